@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/buffer.h"
+#include "common/status.h"
+
+namespace meander {
+
+// A file being written. Nothing is promised until close() returns ok: then the bytes are durable.
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;
+  virtual Status append(const void* bytes, std::size_t size) = 0;
+  virtual Status close() = 0;  // flush, fsync, close
+};
+
+// All input and output of files goes through here: POSIX, memory, or a simulated disk with faults.
+// Errors: kNotFound, kExhausted (disk full), kFailed; each message names the path.
+class Storage {
+ public:
+  virtual ~Storage() = default;
+  // The whole file. POSIX maps it read-only, so resident memory grows only with what is touched.
+  virtual Result<Buffer> read(const std::string& path) = 0;
+  virtual Result<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;
+  // Replaces `to` atomically and makes the change durable (directory fsync). Directories too.
+  virtual Status rename(const std::string& from, const std::string& to) = 0;
+  // A file, or a directory with all it holds. Ok when absent.
+  virtual Status remove(const std::string& path) = 0;
+  virtual Status make_directories(const std::string& path) = 0;
+  // Names (not paths) inside a directory, sorted. kNotFound when there is none.
+  virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
+  virtual bool exists(const std::string& path) = 0;
+
+  // Writes a whole file so that it appears whole or not at all: temporary name, fsync, rename.
+  Status write_atomic(const std::string& path, const void* bytes, std::size_t size);
+};
+
+std::unique_ptr<Storage> make_posix_storage();
+// Keeps files in memory. For tests.
+std::unique_ptr<Storage> make_memory_storage();
+
+inline std::string join_path(const std::string& a, const std::string& b) {
+  if (a.empty() || (!b.empty() && b.front() == '/')) return b;
+  return a.back() == '/' ? a + b : a + "/" + b;
+}
+
+}  // namespace meander

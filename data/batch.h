@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace meander::data {
+
+// What a slot's key is taken from. `kItem` and `kCategory` exist for every behaviour of a history;
+// `kUser` and `kContext` (another categorical column of the target's own event) for samples only.
+enum class SlotSource { kItem, kCategory, kUser, kContext };
+
+// One part of a batch: whole groups, dealt out of the batch so that the parts are of equal work.
+//
+// A group is one history with its K candidates: the target first, then its negatives. G groups,
+// S = G*K samples; sample g*K + k is candidate k of group g. Groups are sorted by history length,
+// longest first, and histories are packed time-major without padding: step t holds rows
+// step_offset[t] + g for g < step_rows[t] (the groups still active); N rows in all. Oldest first.
+//
+// Key columns hold, for each row, the index of its key in Batch::keys[table of the slot].
+struct Part {
+  std::int32_t groups = 0;                // G
+  std::int32_t candidates = 1;            // K
+  std::vector<std::int32_t> lengths;      // (G) history lengths, >= 1, not rising
+  std::vector<std::int32_t> step_rows;    // (T) active groups at each step, not rising
+  std::vector<std::int32_t> step_offset;  // (T) first row of each step
+  std::vector<std::int32_t> order;        // (G) place of the group in the batch as it was drawn
+
+  std::vector<std::vector<std::uint32_t>> target;    // [slot] (S)
+  std::vector<std::vector<std::uint32_t>> history;   // [slot] (N); empty for kUser and kContext
+  std::vector<std::vector<std::uint32_t>> negative;  // [slot] (N) auxiliary negatives, if asked for
+  std::vector<float> negative_valid;                 // (N) 1 where `negative` holds a draw, else 0
+  std::vector<float> label;                          // (S) 1 for the target, 0 for a negative
+  std::vector<float> numeric;                        // (S, F) normalised numbers of the event
+};
+
+// A batch is a pure function of (log, stream, seq, seed): whoever builds it again gets the same.
+struct Batch {
+  std::uint32_t stream = 0;
+  std::uint64_t seq = 0;
+  std::uint32_t samples = 0;
+  std::uint32_t longest = 0;  // T of the whole batch: the longest history in any part
+  // Share of the stream's whole training pass done once this batch is, in (0, 1].
+  double progress = 0;
+  std::vector<std::vector<std::uint64_t>> keys;  // [table] distinct keys, grouped by lane
+  std::vector<Part> parts;
+};
+
+}  // namespace meander::data

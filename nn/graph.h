@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/executor.h"
+#include "nn/op.h"
+
+namespace meander::nn {
+
+// A slot as the graph sees it: a key column whose rows come from a table of this width.
+struct SlotSpec {
+  std::string name;
+  std::int32_t table = 0;
+  std::int32_t width = 0;
+  bool in_history = false;  // exists for history rows too, not only for samples
+};
+
+// A model: a static list of ops over tensors, declared once, that trains, infers and exports. A
+// model file calls the functions of nn/ops/*.h, each of which adds an op and returns its output.
+// Read-only once built: any number of Sessions and threads share it.
+class Graph {
+ public:
+  Graph(std::vector<SlotSpec> slots, std::int32_t numeric_features);
+  Graph(Graph&&) = default;
+
+  // For ops, while the graph is built.
+  TensorId tensor(Rows rows, std::int32_t width, bool has_grad = true);
+  ParamId param(std::string name, std::int32_t rows, std::int32_t cols, Init init,
+                bool is_statistic = false);
+  void add(std::unique_ptr<Op> op);  // CHECKs the scope rule of nn/op.h
+  // Declares the result: kSample logits of width 1; the score is sigmoid(logit).
+  void set_logits(TensorId logits) { logits_ = logits; }
+
+  const std::vector<SlotSpec>& slots() const { return slots_; }
+  std::int32_t numeric_features() const { return numeric_features_; }
+  std::int32_t tables() const;                       // 1 + highest table of any slot
+  std::int32_t table_width(std::int32_t table) const;
+  const TensorSpec& spec(TensorId id) const { return tensors_[id]; }
+  const ParamSpec& param_spec(ParamId id) const { return params_[id]; }
+  const std::vector<TensorSpec>& tensor_specs() const { return tensors_; }
+  const std::vector<ParamSpec>& params() const { return params_; }
+  const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
+  TensorId logits() const { return logits_; }
+  // Floats of the dense vector. Statistics come last, from dense_trained() on.
+  std::size_t dense_size() const;
+  std::size_t dense_trained() const;
+  // Orders parameters (trained, then statistics), fixes offsets. Called once, after the last add().
+  void finish();
+  // The dense vector at the start of training.
+  std::vector<float> initial_dense(std::uint64_t seed) const;
+  // Does a forward pass read auxiliary negatives (Source::kNegative) in training?
+  bool needs_negatives() const { return needs_negatives_; }
+  void set_needs_negatives() { needs_negatives_ = true; }
+
+ private:
+  std::vector<SlotSpec> slots_;
+  std::int32_t numeric_features_ = 0;
+  std::vector<TensorSpec> tensors_;
+  std::vector<ParamSpec> params_;
+  std::vector<std::unique_ptr<Op>> ops_;
+  TensorId logits_ = kNoTensor;
+  bool needs_negatives_ = false;
+  bool finished_ = false;
+};
+
+// One step's input: the parts of a batch, the rows of its keys, the dense vector.
+struct StepInput {
+  std::span<const PartInput> parts;
+  std::span<const ConstMatrix> tables;  // by table: (keys of the batch, width)
+  std::span<const float> dense;         // (dense_size)
+};
+
+// One step's result. The caller owns the memory; train() overwrites it.
+struct StepOutput {
+  std::span<const Matrix> dtables;  // by table: dLoss/drow, (keys, width), duplicates summed
+  std::span<float> ddense;          // (dense_size)
+  std::span<float> logits;          // (samples of the batch) parts one after another
+  double loss = 0;                  // what was minimised, with auxiliary losses
+  double cross_entropy = 0;         // mean binary cross-entropy of the logits, natural log
+};
+
+// The working memory of one step at a time. It grows to the largest batch seen and then allocates
+// nothing. Results depend on the number of parts, never on the number of threads.
+class Session {
+ public:
+  explicit Session(const Graph& graph);
+  ~Session();
+  // Forward, losses and backward. Parts run in parallel; their gradients are added in part order.
+  void train(const StepInput& input, Executor& executor, StepOutput& output);
+  // Forward only; fills `logits` (samples).
+  void infer(const StepInput& input, Executor& executor, std::span<float> logits);
+
+ private:
+  struct Memory;
+  std::unique_ptr<Memory> memory_;
+};
+
+}  // namespace meander::nn

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "nn/layout.h"
+#include "nn/matrix.h"
+
+namespace meander::nn {
+
+using TensorId = std::int32_t;
+using ParamId = std::int32_t;
+constexpr TensorId kNoTensor = -1;
+
+// Initial values of a dense parameter; each is a pure function of (seed, parameter name, index).
+struct Init {
+  enum Kind { kConstant, kGlorotUniform } kind = kConstant;
+  float value = 0;  // kConstant
+  // kGlorotUniform draws from +-sqrt(6 / (fan_in + fan_out)); 0 takes the parameter's rows, cols.
+  std::int32_t fan_in = 0, fan_out = 0;
+};
+
+struct ParamSpec {
+  std::string name;  // "gru1/gates/kernel": unique in the graph, part of the checkpoint
+  std::int32_t rows = 0, cols = 0;
+  Init init;
+  // A moving statistic: the op's backward writes (param - observed) as its gradient, and plain SGD
+  // with a small rate makes it a moving mean. Excluded from clipping and from regularisation.
+  bool is_statistic = false;
+  std::size_t offset = 0;  // in the dense vector; set by the graph
+};
+
+struct TensorSpec {
+  Rows rows = Rows::kSample;
+  std::int32_t width = 0;
+  bool has_grad = true;
+};
+
+// kPart: works one part alone, on any thread. kBatch: sees the kSample rows of all parts at once
+// (a mean over the batch); every op after one of these is at batch scope too.
+enum class Scope { kPart, kBatch };
+
+// What forward() and backward() work on. Everything is preallocated.
+struct OpContext {
+  const Layout* layout = nullptr;
+  const PartInput* input = nullptr;  // null at batch scope
+  bool training = false;             // false: inference; no loss, nothing kept for backward
+  const float* params = nullptr;     // the dense vector; a parameter starts at its offset
+  float* dparams = nullptr;          // += here; each part has its own
+  const float* packed = nullptr;     // this op's packed_floats(), filled by pack() once a step
+  float* saved = nullptr;            // this op's saved_floats(), kept from forward to backward
+  float* scratch = nullptr;          // scratch_floats(), shared by all ops: no value survives an op
+  double* loss = nullptr;            // += the op's share of the batch's loss (losses only)
+  std::span<const Matrix> values;    // by TensorId
+  std::span<const Matrix> grads;     // by TensorId; zero at the start of backward; ops add
+  // Embedding tables of this step: rows (keys, width) and their gradients (add), by table.
+  std::span<const ConstMatrix> tables;
+  std::span<const Matrix> dtables;
+
+  Matrix value(TensorId t) const { return values[t]; }
+  Matrix grad(TensorId t) const { return grads[t]; }
+};
+
+class GraphWriter;
+
+// One big operation: forward, backward and its ONNX form side by side in one file of nn/ops.
+// Ops hold no state between calls: all of it is in the context, so one graph serves all threads.
+class Op {
+ public:
+  virtual ~Op() = default;
+  virtual std::string name() const = 0;  // "din/attention": for profiles and messages
+  virtual Scope scope() const { return Scope::kPart; }
+  virtual std::vector<TensorId> inputs() const = 0;
+  virtual std::vector<TensorId> outputs() const = 0;
+
+  // Floats of weights in kernel order; pack() fills them from the dense vector once a step.
+  virtual std::size_t packed_floats() const { return 0; }
+  virtual void pack(const float* params, float* packed) const {}
+  virtual std::size_t saved_floats(const Layout& layout) const { return 0; }
+  virtual std::size_t scratch_floats(const Layout& layout) const { return 0; }
+
+  // Writes its output tensors. In training, losses also add to *context.loss.
+  virtual void forward(const OpContext& context) const = 0;
+  // Adds into the gradients of its inputs (those with has_grad), parameters and tables. A loss
+  // starts the chain: its backward is scaled so that the batch's loss is the mean the op promises.
+  virtual void backward(const OpContext& context) const = 0;
+  // Adds the nodes that compute the same for inference. Shapes in nn/graph_writer.h.
+  virtual void emit_onnx(GraphWriter& writer) const = 0;
+};
+
+}  // namespace meander::nn
