@@ -32,6 +32,8 @@ class Graph {
   ParamId param(std::string name, std::int32_t rows, std::int32_t cols, Init init,
                 bool is_statistic = false);
   void add(std::unique_ptr<Op> op);  // CHECKs the scope rule of nn/op.h
+  // The scope of an op that could be at either, were it added now.
+  Scope scope() const { return ops_.empty() ? Scope::kPart : ops_.back()->scope(); }
   // Declares the result: kSample logits of width 1; the score is sigmoid(logit).
   void set_logits(TensorId logits) { logits_ = logits; }
 
@@ -93,6 +95,11 @@ class Session {
   void train(const StepInput& input, Executor& executor, StepOutput& output);
   // Forward only; fills `logits` (samples).
   void infer(const StepInput& input, Executor& executor, std::span<float> logits);
+
+  // What the last step left: a tensor's rows in one part (a tensor of batch-scope ops: all rows, and
+  // `part` is ignored), and after train() its gradient. Valid until the next step.
+  ConstMatrix value(TensorId id, std::size_t part) const;
+  ConstMatrix gradient(TensorId id, std::size_t part) const;
 
  private:
   struct Memory;

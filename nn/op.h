@@ -53,6 +53,7 @@ struct OpContext {
   float* saved = nullptr;            // this op's saved_floats(), kept from forward to backward
   float* scratch = nullptr;          // scratch_floats(), shared by all ops: no value survives an op
   double* loss = nullptr;            // += the op's share of the batch's loss (losses only)
+  std::span<const float> labels;     // of this scope's kSample rows; empty at inference
   std::span<const Matrix> values;    // by TensorId
   std::span<const Matrix> grads;     // by TensorId; zero at the start of backward; ops add
   // Embedding tables of this step: rows (keys, width) and their gradients (add), by table.
