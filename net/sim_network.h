@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <string>
+
+#include "common/rng.h"
+#include "net/transport.h"
+
+namespace meander::net {
+
+// What the simulated network does to a message, drawn from the seed.
+struct SimFaults {
+  double loss = 0;         // share of messages that vanish
+  double duplication = 0;  // share delivered twice
+  Duration delay_min{20'000}, delay_max{200'000};  // uniform: more than one apart means reordering
+  double long_delay = 0;   // share that takes up to 100 times delay_max
+};
+
+// The whole cluster's network and time in one thread: nodes added by name, events delivered in time
+// order, ties by a draw. The same seed and nodes give the same run, event for event.
+class SimNetwork {
+ public:
+  SimNetwork(std::uint64_t seed, SimFaults faults);
+  // The transport for the node called `name`; owned by the network.
+  Transport& transport(const std::string& name);
+  // `node` gets the messages to `name` from now on; null: it is down, and they are lost. Messages
+  // still under way to an earlier node of that name are lost (a restart loses its sockets).
+  void attach(const std::string& name, Node* node);
+  // Partition: no message between a and b until healed.
+  void cut(const std::string& a, const std::string& b, bool severed);
+  void set_faults(SimFaults faults) { faults_ = faults; }
+
+  TimePoint now() const { return now_; }
+  // Runs fn at `when` (for faults drawn ahead).
+  void at(TimePoint when, std::function<void()> fn);
+  // Delivers the next event (message, timer or fn). False: nothing is left to happen.
+  bool step();
+  // Hash of every delivery so far: equal runs have equal traces.
+  std::uint64_t trace() const { return trace_; }
+  std::uint64_t delivered() const { return delivered_; }
+  Rng& rng() { return rng_; }
+
+ private:
+  struct Port;
+  struct Event;
+  struct Later;
+  Rng rng_;
+  SimFaults faults_;
+  TimePoint now_{};
+  std::uint64_t trace_ = 0, delivered_ = 0, next_id_ = 0;
+  std::map<std::string, std::unique_ptr<Port>> ports_;
+  std::vector<std::unique_ptr<Event>> events_;
+};
+
+}  // namespace meander::net

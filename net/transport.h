@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/buffer.h"
+#include "common/clock.h"
+#include "common/status.h"
+#include "proto/wire.pb.h"
+
+namespace meander::net {
+
+// A header and raw arrays. Frames arrive 64-byte aligned whatever the wire did to them; their
+// lengths are a peer's word and must be checked before use.
+struct Message {
+  std::string peer;  // who sent it: "scheduler", "lane/3", "worker/0"
+  wire::Header header;
+  std::vector<Buffer> frames;
+};
+
+std::string lane_name(std::uint32_t index);    // "lane/3"
+std::string worker_name(std::uint32_t index);  // "worker/0"
+inline const std::string kSchedulerName = "scheduler";
+
+// How a role talks to its peers. A message may be lost, delayed, repeated or overtaken: whoever
+// needs an answer asks again, by a deadline. Not thread safe: a role's own thread uses it.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  // Makes `peer` reachable at `endpoint`; a second call replaces the first. A peer that connected
+  // to us is reachable without.
+  virtual Status connect(const std::string& peer, const std::string& endpoint) = 0;
+  // Never blocks. A message to an unknown or overfull peer is dropped and counted: to the sender
+  // that is no different from one lost on the way.
+  virtual void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) = 0;
+  void send(const std::string& peer, wire::Header header) { send(peer, std::move(header), {}); }
+};
+
+// A role as a state machine: lane, worker or scheduler. It reads no clock, socket or disk but what
+// it was given; whoever drives it (launch/ on threads, the simulator in one) calls these in turn.
+class Node {
+ public:
+  virtual ~Node() = default;
+  virtual void on_message(TimePoint now, Message message) = 0;
+  // Called at or after next_timer(), and once at the start.
+  virtual void on_timer(TimePoint now) = 0;
+  virtual TimePoint next_timer() const = 0;  // kNever: only messages matter
+  virtual bool finished() const = 0;         // the role has ended; nothing more will come
+};
+
+}  // namespace meander::net

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "common/storage.h"
+#include "net/transport.h"
+#include "proto/manifest.pb.h"
+
+namespace meander::scheduler {
+
+struct SchedulerOptions {
+  std::uint64_t cluster = 0;  // id of the run, drawn at start
+  std::uint32_t lanes = 1;
+  std::uint32_t workers = 1;
+  std::uint32_t streams = 1;          // logical streams: one per worker of the job
+  std::int64_t staleness = 0;         // wire.proto, LaneSetup
+  std::vector<wire::TableSpec> tables;  // the graph's, then "dense"
+  // Rows to start from, by table: keys and rows (the dense parameters). Empty where none.
+  struct Preset {
+    std::uint32_t table;
+    std::vector<std::uint64_t> keys;
+    std::vector<float> rows;  // (keys, width)
+  };
+  std::vector<Preset> presets;
+
+  bool train = true;     // false: only evaluate
+  bool evaluate = true;  // score the held-out part at the end
+  std::string model;     // identity of the model's shape, checked against a checkpoint's
+  std::string job;       // resolved job, kept in the manifest
+  std::string checkpoint_dir;    // empty: nothing is written
+  std::string restore;           // generation directory to start from; empty: fresh
+  // With restore: go on at its stream positions (resume), or keep only rows and start the streams
+  // anew (other data: incremental training).
+  bool restore_positions = true;
+  double checkpoint_every_s = 0;
+  std::uint32_t keep = 2;
+
+  Duration heartbeat = std::chrono::milliseconds(500);
+  Duration lease = std::chrono::seconds(5);  // a worker silent for this long has lost its streams
+  Duration join = std::chrono::seconds(60);  // all roles must have appeared by then
+  Duration retry = std::chrono::milliseconds(500);
+};
+
+// What is true of the run now: for the progress line, the final JSON, the dashboard.
+struct Progress {
+  enum Phase { kJoining, kTraining, kCutting, kEvaluating, kStopping, kDone } phase = kJoining;
+  std::uint32_t lanes_ready = 0, workers_live = 0;
+  double done = 0;  // share of all streams
+  std::uint64_t samples = 0, batches = 0;
+  std::uint64_t generation = 0;
+  std::uint32_t lost_workers = 0;
+  double detection_s = 0;  // silence after which the last loss was noticed
+};
+
+// Coordinates a run: membership, leases, cuts, evaluation, the end. It never sees a row.
+class Scheduler final : public net::Node {
+ public:
+  Scheduler(SchedulerOptions options, net::Transport& transport, Storage& storage,
+            const Clock& clock);
+  ~Scheduler() override;
+  void on_message(TimePoint now, net::Message message) override;
+  void on_timer(TimePoint now) override;
+  TimePoint next_timer() const override;
+  bool finished() const override;
+
+  // Cut, checkpoint, stop: Ctrl-C. status() will be kInterrupted.
+  void request_stop(TimePoint now);
+  // The process behind a peer has died (the launcher saw it): no need to wait for the lease to end.
+  void peer_died(TimePoint now, const std::string& peer);
+
+  Status status() const;
+  Progress progress() const;
+  const Accumulator& training() const;  // of the whole run, over restarts
+  const Accumulator& held_out() const;  // of the evaluation (in `head`)
+  // The last complete generation: its directory (empty: none) and manifest.
+  const std::string& generation_dir() const;
+  const manifest::Manifest& manifest() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace meander::scheduler

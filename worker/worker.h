@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "common/clock.h"
+#include "common/executor.h"
+#include "common/partition.h"
+#include "data/batch.h"
+#include "net/transport.h"
+#include "nn/graph.h"
+
+namespace meander::worker {
+
+// Where a worker's batches come from; launch/ builds it from the job (data::Stream behind it), tests
+// from what they like. Each call is a pure function of its arguments, and may run on any thread, one
+// call per source at a time.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual std::uint64_t batches() const = 0;
+  virtual Status build(std::uint64_t seq, data::Batch& batch) = 0;
+};
+// A training stream, or a slice of the held-out part.
+using OpenStream =
+    std::function<Result<std::unique_ptr<BatchSource>>(std::uint32_t stream, const PartitionMap&)>;
+using OpenSlice = std::function<Result<std::unique_ptr<BatchSource>>(
+    std::uint32_t slice, std::uint32_t slices, const PartitionMap&)>;
+
+// Sums over all workers, for `dense: allreduce`. Called inside work, on any thread, by every worker
+// once a step, in step with the others.
+class Collective {
+ public:
+  virtual ~Collective() = default;
+  virtual Status sum(std::span<float> values) = 0;
+};
+
+struct WorkerOptions {
+  std::uint32_t index = 0;
+  std::uint64_t cluster = 0;
+  std::uint64_t incarnation = 0;
+  std::string host;
+  std::uint32_t pid = 0;
+  // Batches of one stream between reading and acknowledgement. In BSP the lanes hold a pull until
+  // its turn, so depth never adds staleness there; in ASP it is the staleness one worker adds.
+  std::uint32_t depth = 2;
+  std::uint32_t dense_block = 256;  // floats of a row of the dense table
+  float clip_norm = 0;
+  Duration hello_every = std::chrono::milliseconds(200);
+  Duration scheduler_silence = std::chrono::seconds(60);
+};
+
+// Trains the streams it holds leases for: build -> pull -> compute -> push, each stage bounded. The
+// tables are the graph's, and one more behind them: the dense vector in blocks (block b is key b).
+class Worker final : public net::Node {
+ public:
+  Worker(WorkerOptions options, const nn::Graph& graph, OpenStream open_stream,
+         OpenSlice open_slice, net::Transport& transport, Executor& executor);
+  ~Worker() override;
+  void on_message(TimePoint now, net::Message message) override;
+  void on_timer(TimePoint now) override;
+  TimePoint next_timer() const override;
+  bool finished() const override;
+  // Why it ended; ok after an orderly Stop.
+  Status status() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace meander::worker
