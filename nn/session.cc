@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <xmmintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "common/check.h"
+#include "nn/graph.h"
+
+namespace meander::nn {
+namespace {
+
+constexpr std::size_t kLineFloats = 16;           // a cache line
+constexpr std::size_t kSumChunkFloats = 1 << 14;  // of gradients, added up by one task
+constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
+
+// Denormals cost a hundred cycles each and mean nothing in a gradient. Set on whatever thread runs
+// a part, so that results do not depend on who set it before.
+class FlushDenormals {
+ public:
+  FlushDenormals() : before_(_mm_getcsr()) {
+    _mm_setcsr(before_ | kFlushToZero | kDenormalsAreZero);
+  }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned before_;
+};
+
+// Memory that is planned first and then had in one piece. It grows, and never shrinks.
+class Arena {
+ public:
+  void plan() { planned_ = 0; }
+  // Place of `floats` floats at a cache line, good once commit() was called.
+  std::size_t take(std::size_t floats) {
+    const std::size_t offset = planned_;
+    planned_ += (floats + kLineFloats - 1) / kLineFloats * kLineFloats;
+    return offset;
+  }
+  void commit() {
+    if (planned_ <= capacity_) return;
+    memory_.reset(static_cast<float*>(
+        ::operator new[](planned_ * sizeof(float), std::align_val_t(kLineFloats * sizeof(float)))));
+    capacity_ = planned_;
+  }
+  std::size_t planned() const { return planned_; }
+  float* at(std::size_t offset) const { return memory_.get() + offset; }
+
+ private:
+  struct Free {
+    void operator()(float* p) const {
+      ::operator delete[](p, std::align_val_t(kLineFloats * sizeof(float)));
+    }
+  };
+  std::unique_ptr<float[], Free> memory_;
+  std::size_t planned_ = 0, capacity_ = 0;
+};
+
+void zero(float* data, std::size_t floats) { std::memset(data, 0, floats * sizeof(float)); }
+
+// What the ops of one scope work in: of one part, or of the whole batch.
+struct Workspace {
+  Arena arena;
+  std::vector<std::size_t> value_at, grad_at, saved_at, dtable_at;
+  std::size_t scratch_at = 0, dparams_at = 0;
+  std::size_t zeroed_begin = 0, zeroed_end = 0;  // gradients: zero at the start of backward
+  std::vector<Matrix> values, grads, dtables;
+  OpContext context;
+  double loss = 0;
+
+  explicit Workspace(const Graph& graph)
+      : value_at(graph.tensor_specs().size()),
+        grad_at(graph.tensor_specs().size()),
+        saved_at(graph.ops().size()),
+        dtable_at(graph.tables()),
+        values(graph.tensor_specs().size()),
+        grads(graph.tensor_specs().size()),
+        dtables(graph.tables()) {}
+};
+
+double cross_entropy(std::span<const float> logits, std::span<const float> labels) {
+  double sum = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const double x = logits[i];
+    sum += std::max(x, 0.0) - x * labels[i] + std::log1p(std::exp(-std::abs(x)));
+  }
+  return sum / static_cast<double>(logits.size());
+}
+
+}  // namespace
+
+struct Session::Memory {
+  explicit Memory(const Graph& graph);
+
+  void begin(const StepInput& input, bool training);
+  void forward(Executor& executor);
+  void backward(Executor& executor, const StepOutput& output);
+  void sum_gradients(Executor& executor, const StepOutput& output);
+  double loss() const;
+
+  bool at_batch(TensorId id) const { return in_batch[id]; }
+  std::span<const float> logits() const {
+    const Matrix& all = batch.values[graph.logits()];
+    return {all.data, static_cast<std::size_t>(all.rows)};
+  }
+
+  const Graph& graph;
+  std::size_t part_ops = 0;    // ops before this one work one part alone
+  std::vector<char> in_batch;  // by tensor: its rows of all parts lie together
+  std::vector<std::size_t> packed_at;
+  Arena packed;
+  std::vector<std::unique_ptr<Workspace>> parts;
+  Workspace batch;
+  Layout batch_layout;
+  std::vector<float> labels;
+  // The step under way, for the tasks of the executor.
+  const StepInput* input = nullptr;
+  const StepOutput* output = nullptr;
+  bool training = false;
+  std::vector<std::size_t> first_task;  // of each table's sum, then of the dense vector's
+
+ private:
+  void size_batch();
+  void bind_inputs();
+  void lay_out(Workspace& space, const Layout& layout, bool whole_batch);
+  void lay_out_part(std::size_t part);
+  void run_part_forward(std::size_t part);
+  void run_part_backward(std::size_t part);
+  OpContext context_of(const Workspace& space, std::size_t op) const;
+  void sum_task(std::size_t task) const;
+  void sum_table(std::size_t table, std::size_t chunk) const;
+  void sum_dense(std::size_t chunk) const;
+  std::size_t rows_per_task(std::size_t table) const;
+};
+
+Session::Memory::Memory(const Graph& g) : graph(g), batch(g) {
+  CHECK_NE(g.logits(), kNoTensor);
+  const auto& ops = g.ops();
+  while (part_ops < ops.size() && ops[part_ops]->scope() == Scope::kPart) ++part_ops;
+  in_batch.assign(g.tensor_specs().size(), 0);
+  in_batch[g.logits()] = 1;
+  for (std::size_t op = part_ops; op < ops.size(); ++op) {
+    for (TensorId id : ops[op]->inputs()) in_batch[id] = 1;
+    for (TensorId id : ops[op]->outputs()) in_batch[id] = 1;
+  }
+  packed_at.resize(ops.size());
+  for (std::size_t op = 0; op < ops.size(); ++op)
+    packed_at[op] = packed.take(ops[op]->packed_floats());
+  packed.commit();
+}
+
+void Session::Memory::begin(const StepInput& step, bool is_training) {
+  input = &step;
+  training = is_training;
+  CHECK(!step.parts.empty());
+  CHECK_EQ(step.dense.size(), graph.dense_size());
+  CHECK_EQ(step.tables.size(), static_cast<std::size_t>(graph.tables()));
+  while (parts.size() < step.parts.size()) parts.push_back(std::make_unique<Workspace>(graph));
+  size_batch();
+  lay_out(batch, batch_layout, true);
+  bind_inputs();
+}
+
+// The batch's own layout: sample and group rows of the parts, one part after another.
+void Session::Memory::size_batch() {
+  batch_layout = {};
+  const Layout& first = input->parts[0].layout;
+  batch_layout.candidates = first.candidates;
+  for (const PartInput& part : input->parts) {
+    CHECK_EQ(part.layout.candidates, first.candidates);
+    batch_layout.groups += part.layout.groups;
+  }
+  CHECK_GT(batch_layout.groups, 0);
+  CHECK_EQ(first.batch_groups, batch_layout.groups) << "parts must know the size of their batch";
+  batch_layout.batch_groups = batch_layout.groups;
+  batch_layout.batch_longest = first.batch_longest;
+}
+
+void Session::Memory::bind_inputs() {
+  labels.clear();
+  batch.context.layout = &batch_layout;
+  batch.context.input = nullptr;
+  for (std::size_t p = 0; p < input->parts.size(); ++p) {
+    const PartInput& part = input->parts[p];
+    OpContext& context = parts[p]->context;
+    context.layout = &part.layout;
+    context.input = &part;
+    context.tables = input->tables;
+    context.dtables = parts[p]->dtables;
+    context.labels = training ? part.label : std::span<const float>();
+    if (training) {
+      CHECK_EQ(part.label.size(), static_cast<std::size_t>(part.layout.samples()));
+      labels.insert(labels.end(), part.label.begin(), part.label.end());
+    }
+  }
+  batch.context.labels = labels;
+}
+
+// Places the tensors and op memory that `space` itself holds; the rest are views of the batch's.
+void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole_batch) {
+  const auto& specs = graph.tensor_specs();
+  const auto& ops = graph.ops();
+  const std::size_t begin = whole_batch ? part_ops : 0, end = whole_batch ? ops.size() : part_ops;
+  const auto floats = [&](std::size_t id) {
+    return static_cast<std::size_t>(layout.rows(specs[id].rows)) * specs[id].width;
+  };
+  Arena& arena = space.arena;
+  arena.plan();
+  for (std::size_t id = 0; id < specs.size(); ++id) {
+    if (at_batch(id) == whole_batch) space.value_at[id] = arena.take(floats(id));
+  }
+  std::size_t scratch = 0;
+  for (std::size_t op = begin; op < end; ++op) {
+    space.saved_at[op] = arena.take(ops[op]->saved_floats(layout));
+    scratch = std::max(scratch, ops[op]->scratch_floats(layout));
+  }
+  space.scratch_at = arena.take(scratch);
+  space.zeroed_begin = arena.planned();
+  for (std::size_t id = 0; training && id < specs.size(); ++id) {
+    if (at_batch(id) == whole_batch && specs[id].has_grad)
+      space.grad_at[id] = arena.take(floats(id));
+  }
+  if (training && !whole_batch) {
+    space.dparams_at = arena.take(graph.dense_size());
+    for (std::size_t t = 0; t < input->tables.size(); ++t) {
+      const ConstMatrix& rows = input->tables[t];
+      CHECK_EQ(rows.cols, graph.table_width(t));
+      space.dtable_at[t] = arena.take(static_cast<std::size_t>(rows.rows) * rows.cols);
+    }
+  }
+  space.zeroed_end = arena.planned();
+  arena.commit();
+
+  for (std::size_t id = 0; id < specs.size(); ++id) {
+    if (at_batch(id) != whole_batch) continue;
+    const std::int32_t rows = layout.rows(specs[id].rows), width = specs[id].width;
+    space.values[id] = {arena.at(space.value_at[id]), rows, width, width};
+    const bool has_grad = training && specs[id].has_grad;
+    space.grads[id] = {has_grad ? arena.at(space.grad_at[id]) : nullptr, rows, width, width};
+  }
+  space.context.training = training;
+  space.context.params = input->dense.data();
+  space.context.scratch = arena.at(space.scratch_at);
+  space.context.loss = &space.loss;
+  space.context.values = space.values;
+  space.context.grads = space.grads;
+  space.loss = 0;
+}
+
+void Session::Memory::lay_out_part(std::size_t p) {
+  Workspace& space = *parts[p];
+  const Layout& layout = input->parts[p].layout;
+  lay_out(space, layout, false);
+  std::int32_t groups_before = 0;
+  for (std::size_t q = 0; q < p; ++q) groups_before += input->parts[q].layout.groups;
+  const auto view = [&](const Matrix& all, Rows space_of_rows) -> Matrix {
+    const std::int32_t first =
+        space_of_rows == Rows::kSample ? groups_before * layout.candidates : groups_before;
+    return {all.data == nullptr ? nullptr : all.row(first), layout.rows(space_of_rows), all.cols,
+            all.stride};
+  };
+  for (std::size_t id = 0; id < graph.tensor_specs().size(); ++id) {
+    if (!at_batch(id)) continue;
+    space.values[id] = view(batch.values[id], graph.spec(id).rows);
+    space.grads[id] = view(batch.grads[id], graph.spec(id).rows);
+  }
+  if (!training) return;
+  space.context.dparams = space.arena.at(space.dparams_at);
+  for (std::size_t t = 0; t < input->tables.size(); ++t) {
+    const ConstMatrix& rows = input->tables[t];
+    space.dtables[t] = {space.arena.at(space.dtable_at[t]), rows.rows, rows.cols, rows.cols};
+  }
+}
+
+OpContext Session::Memory::context_of(const Workspace& space, std::size_t op) const {
+  OpContext context = space.context;
+  context.packed = packed.at(packed_at[op]);
+  context.saved = space.arena.at(space.saved_at[op]);
+  return context;
+}
+
+void Session::Memory::run_part_forward(std::size_t p) {
+  FlushDenormals guard;
+  lay_out_part(p);
+  if (input->parts[p].layout.groups == 0) return;
+  for (std::size_t op = 0; op < part_ops; ++op) {
+    graph.ops()[op]->forward(context_of(*parts[p], op));
+  }
+}
+
+void Session::Memory::forward(Executor& executor) {
+  FlushDenormals guard;
+  executor.parallel(graph.ops().size(), [this](std::size_t op) {
+    graph.ops()[op]->pack(input->dense.data(), packed.at(packed_at[op]));
+  });
+  executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_forward(p); });
+  for (std::size_t op = part_ops; op < graph.ops().size(); ++op) {
+    graph.ops()[op]->forward(context_of(batch, op));
+  }
+}
+
+void Session::Memory::run_part_backward(std::size_t p) {
+  FlushDenormals guard;
+  Workspace& space = *parts[p];
+  zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
+  if (input->parts[p].layout.groups == 0) return;
+  for (std::size_t op = part_ops; op-- > 0;) graph.ops()[op]->backward(context_of(space, op));
+}
+
+void Session::Memory::backward(Executor& executor, const StepOutput& step_output) {
+  FlushDenormals guard;
+  output = &step_output;
+  zero(batch.arena.at(batch.zeroed_begin), batch.zeroed_end - batch.zeroed_begin);
+  zero(output->ddense.data(), output->ddense.size());
+  batch.context.dparams = output->ddense.data();
+  for (std::size_t op = graph.ops().size(); op-- > part_ops;) {
+    graph.ops()[op]->backward(context_of(batch, op));
+  }
+  executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_backward(p); });
+}
+
+std::size_t Session::Memory::rows_per_task(std::size_t table) const {
+  return std::max<std::size_t>(1, kSumChunkFloats / input->tables[table].cols);
+}
+
+// Adds the parts' gradients, in part order whatever the threads: a task owns a run of rows.
+void Session::Memory::sum_gradients(Executor& executor, const StepOutput& step_output) {
+  output = &step_output;
+  first_task.clear();
+  std::size_t tasks = 0;
+  for (std::size_t t = 0; t < input->tables.size(); ++t) {
+    CHECK_EQ(output->dtables[t].rows, input->tables[t].rows);
+    CHECK_EQ(output->dtables[t].cols, input->tables[t].cols);
+    first_task.push_back(tasks);
+    tasks += (input->tables[t].rows + rows_per_task(t) - 1) / rows_per_task(t);
+  }
+  first_task.push_back(tasks);
+  tasks += (graph.dense_size() + kSumChunkFloats - 1) / kSumChunkFloats;
+  executor.parallel(tasks, [this](std::size_t task) { sum_task(task); });
+}
+
+void Session::Memory::sum_task(std::size_t task) const {
+  FlushDenormals guard;
+  std::size_t what = first_task.size() - 1;
+  while (task < first_task[what]) --what;
+  const std::size_t chunk = task - first_task[what];
+  if (what < input->tables.size()) {
+    sum_table(what, chunk);
+  } else {
+    sum_dense(chunk);
+  }
+}
+
+void Session::Memory::sum_table(std::size_t table, std::size_t chunk) const {
+  const Matrix& sum = output->dtables[table];
+  const std::size_t begin = chunk * rows_per_task(table);
+  const std::size_t end = std::min<std::size_t>(begin + rows_per_task(table), sum.rows);
+  for (std::size_t r = begin; r < end; ++r) {
+    float* __restrict to = sum.row(r);
+    std::memcpy(to, parts[0]->dtables[table].row(r), sum.cols * sizeof(float));
+    for (std::size_t p = 1; p < input->parts.size(); ++p) {
+      const float* __restrict from = parts[p]->dtables[table].row(r);
+      for (std::int32_t c = 0; c < sum.cols; ++c) to[c] += from[c];
+    }
+  }
+}
+
+void Session::Memory::sum_dense(std::size_t chunk) const {
+  const std::size_t begin = chunk * kSumChunkFloats;
+  const std::size_t end = std::min(begin + kSumChunkFloats, output->ddense.size());
+  float* __restrict to = output->ddense.data();
+  for (std::size_t p = 0; p < input->parts.size(); ++p) {
+    const float* __restrict from = parts[p]->context.dparams;
+    for (std::size_t i = begin; i < end; ++i) to[i] += from[i];
+  }
+}
+
+double Session::Memory::loss() const {
+  double sum = 0;
+  for (std::size_t p = 0; p < input->parts.size(); ++p) sum += parts[p]->loss;
+  return sum + batch.loss;
+}
+
+Session::Session(const Graph& graph) : memory_(std::make_unique<Memory>(graph)) {}
+Session::~Session() = default;
+
+void Session::train(const StepInput& input, Executor& executor, StepOutput& output) {
+  Memory& m = *memory_;
+  m.begin(input, true);
+  CHECK_EQ(output.ddense.size(), input.dense.size());
+  CHECK_EQ(output.dtables.size(), input.tables.size());
+  m.forward(executor);
+  m.backward(executor, output);
+  m.sum_gradients(executor, output);
+  CHECK_EQ(output.logits.size(), m.logits().size());
+  std::ranges::copy(m.logits(), output.logits.begin());
+  output.loss = m.loss();
+  output.cross_entropy = cross_entropy(m.logits(), m.labels);
+}
+
+void Session::infer(const StepInput& input, Executor& executor, std::span<float> logits) {
+  Memory& m = *memory_;
+  m.begin(input, false);
+  m.forward(executor);
+  CHECK_EQ(logits.size(), m.logits().size());
+  std::ranges::copy(m.logits(), logits.begin());
+}
+
+ConstMatrix Session::value(TensorId id, std::size_t part) const {
+  return memory_->at_batch(id) ? memory_->batch.values[id] : memory_->parts.at(part)->values[id];
+}
+
+ConstMatrix Session::gradient(TensorId id, std::size_t part) const {
+  return memory_->at_batch(id) ? memory_->batch.grads[id] : memory_->parts.at(part)->grads[id];
+}
+
+}  // namespace meander::nn
