@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/partition.h"
+#include "common/status.h"
+#include "data/batch.h"
+#include "data/negatives.h"
+#include "data/prepared_log.h"
+
+namespace meander::data {
+
+enum class LogPart { kTrain, kTest, kAll };
+enum class StreamOrder { kTime, kShuffle };
+
+// One slot of a sample: where its key comes from, and the table that the key is looked up in.
+struct SlotSpec {
+  std::string name;
+  SlotSource source = SlotSource::kItem;
+  std::uint32_t table = 0;
+  std::string column;  // of kContext: the log's context column
+};
+
+struct StreamSpec {
+  // Shard s of the log belongs to stream s % count. One stream has the whole log.
+  std::uint32_t index = 0, count = 1;
+
+  // Targets: of this part, and of it those with from <= time < until.
+  LogPart part = LogPart::kTrain;
+  std::int64_t from_ms = std::numeric_limits<std::int64_t>::min();
+  std::int64_t until_ms = std::numeric_limits<std::int64_t>::max();
+
+  // kTime: in the log's order. kShuffle: a permutation that depends on the epoch and nothing else,
+  // so runs with different seeds see the same order (what a protocol's figures compare).
+  StreamOrder order = StreamOrder::kTime;
+  std::uint32_t epochs = 1;
+  std::uint64_t samples_max = 0;  // over all streams together, each an equal share; 0: all
+
+  std::uint64_t seed = 1;      // of negatives, auxiliary ones too
+  std::uint32_t batch = 128;   // samples: targets and their negatives
+  std::uint32_t parts = 4;     // of every batch; a short batch may leave some empty
+  std::uint32_t history = 50;  // events of it at most, the newest
+  std::vector<SlotSpec> slots;
+  std::uint32_t tables = 1;    // each slot's table is below
+  NegativesSpec negatives;
+  // Whether to draw auxiliary negatives: kRecent draws from the window before each history event,
+  // all other kinds by popularity.
+  bool auxiliary = false;
+};
+
+// The batches of one stream of a prepared log.
+//
+// A batch holds batch/(1 + negatives) groups (at least one) and is a pure function of (log, spec,
+// seq): whoever builds it, in whatever order, gets the same bytes. Test targets have the negatives
+// stored in the log, which must be as many as are asked for; training targets draw theirs by
+// hash64(seed and epoch, target's row, try).
+//
+// Not thread-safe (it keeps scratch memory); opening one is cheap, so give each thread its own.
+class Stream {
+ public:
+  // kInvalid: a slot or range that the log cannot serve, a batch below one group, no such stream.
+  static Result<std::unique_ptr<Stream>> open(std::shared_ptr<const PreparedLog> log,
+                                              const StreamSpec& spec);
+  ~Stream();
+
+  // Over all epochs. 0 when no target falls in the range.
+  std::uint64_t batches() const;
+  // Samples in all batches.
+  std::uint64_t samples() const;
+  // Numbers of a sample (columns of Part::numeric).
+  std::uint32_t numerics() const;
+
+  // Fills `batch`, reusing its memory; its keys are grouped by the lanes of `lanes`. Any seq below
+  // batches(); rising ones are fastest.
+  void build(std::uint64_t seq, const PartitionMap& lanes, Batch& batch);
+
+ private:
+  class Impl;
+  explicit Stream(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace meander::data
