@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,6 +27,14 @@ class Storage {
   virtual ~Storage() = default;
   // The whole file. POSIX maps it read-only, so resident memory grows only with what is touched.
   virtual Result<Buffer> read(const std::string& path) = 0;
+  // `size` bytes from `offset` on, fewer at the end of the file, none beyond it. For reading a file
+  // in pieces: what is resident is what the caller still holds.
+  virtual Result<Buffer> read_range(const std::string& path, std::uint64_t offset,
+                                    std::size_t size) {
+    ASSIGN_OR_RETURN(const Buffer all, read(path));
+    if (offset >= all.size()) return Buffer();
+    return all.slice(offset, std::min<std::size_t>(size, all.size() - offset));
+  }
   virtual Result<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;
   // Replaces `to` atomically and makes the change durable (directory fsync). Directories too.
   virtual Status rename(const std::string& from, const std::string& to) = 0;
