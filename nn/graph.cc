@@ -119,6 +119,7 @@ void Graph::finish() {
       offset += floats(spec);
     }
   }
+  for (const auto& op : ops_) op->place_params(params_);
 }
 
 std::vector<float> Graph::initial_dense(std::uint64_t seed) const {

@@ -76,6 +76,9 @@ class Op {
   virtual std::vector<TensorId> inputs() const = 0;
   virtual std::vector<TensorId> outputs() const = 0;
 
+  // Called once, by Graph::finish(): the op notes where its parameters start in the dense vector
+  // (params[id].offset).
+  virtual void place_params(const std::vector<ParamSpec>& params) {}
   // Floats of weights in kernel order; pack() fills them from the dense vector once a step.
   virtual std::size_t packed_floats() const { return 0; }
   virtual void pack(const float* params, float* packed) const {}
