@@ -32,6 +32,16 @@ struct ParamSpec {
   std::size_t offset = 0;  // in the dense vector; set by the graph
 };
 
+// A parameter as its op holds it. place() is for Op::place_params(); then in() finds it in the
+// dense vector or in its gradient.
+struct OpParam {
+  ParamId id = -1;
+  std::size_t offset = 0;
+  void place(const std::vector<ParamSpec>& params) { offset = params[id].offset; }
+  const float* in(const float* dense) const { return dense + offset; }
+  float* in(float* dense) const { return dense + offset; }
+};
+
 struct TensorSpec {
   Rows rows = Rows::kSample;
   std::int32_t width = 0;

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "nn/graph.h"
+
+namespace meander::nn {
+
+// The logit of a softmax over two columns, of which the first says "clicked":
+// out (S, 1) = pair[:, 0] - pair[:, 1], for softmax(pair)[0] = sigmoid(out).
+TensorId pair_logit(Graph& graph, std::string name, TensorId pair);
+
+// Adds to the loss `weight` times the binary cross-entropy of the logits (S, 1) against the labels,
+// a mean over the samples of the batch. DIN and DIEN take the mean over the two columns of their
+// softmax, which is half of that: weight 0.5.
+void click_loss(Graph& graph, std::string name, TensorId logits, float weight);
+
+}  // namespace meander::nn

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nn/ops/onnx_forms.h"
+
+namespace meander::nn {
+namespace {
+
+constexpr std::int64_t kOnnxInt32 = 6;  // TensorProto.DataType
+
+}  // namespace
+
+std::string onnx_history_mask(GraphWriter& writer, const std::string& history) {
+  const std::string shape = writer.node("Shape", {history});
+  const std::string steps = writer.node("Gather", {shape, writer.constant_int({}, {0})});
+  const std::string range =
+      writer.node("Range", {writer.constant_int({}, {0}), steps, writer.constant_int({}, {1})});
+  const std::string step = writer.node("Cast", {range}, {{"to", kOnnxInt32}});
+  const std::string column = writer.node("Unsqueeze", {step, writer.constant_int({1}, {1})});
+  const std::string mask = writer.node("Less", {column, writer.lengths()});
+  return writer.node("Unsqueeze", {mask, writer.constant_int({1}, {2})});
+}
+
+std::string onnx_repeat_candidates(GraphWriter& writer, const std::string& groups) {
+  const std::string one = writer.constant_int({1}, {1});
+  const std::string count =
+      writer.node("Unsqueeze", {writer.candidates(), writer.constant_int({1}, {0})});
+  const std::string repeats = writer.node("Concat", {one, count, one}, {{"axis", std::int64_t{0}}});
+  const std::string wide = writer.node("Unsqueeze", {groups, one});
+  const std::string repeated = writer.node("Expand", {wide, repeats});
+  const std::string width =
+      writer.node("Gather", {writer.node("Shape", {groups}), writer.constant_int({1}, {1})});
+  const std::string shape =
+      writer.node("Concat", {writer.constant_int({1}, {-1}), width}, {{"axis", std::int64_t{0}}});
+  return writer.node("Reshape", {repeated, shape});
+}
+
+}  // namespace meander::nn

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "nn/graph_writer.h"
+
+namespace meander::nn {
+
+// Pieces of ONNX that several ops share.
+
+// bool (T, G, 1): which steps of `history` (T, G, w) are real.
+std::string onnx_history_mask(GraphWriter& writer, const std::string& history);
+// (G*K, w) of `groups` (G, w): each row K times.
+std::string onnx_repeat_candidates(GraphWriter& writer, const std::string& groups);
+
+}  // namespace meander::nn
