@@ -13,8 +13,9 @@ namespace meander {
 // Sums from which loss and AUC of any set of scored samples follow. Two can be merged, so each
 // worker keeps its own and the scheduler adds them up; memory does not grow with the samples.
 //
-// AUC: logits fall in kBins bins, equal in [-kLogitMax, kLogitMax] with the ends open; ties inside a
-// bin count half. With bins 0.001 apart the error against the exact AUC is below 1e-5.
+// AUC: logits fall in kBins bins, equal in [-kLogitMax, kLogitMax] with the ends open; ties inside
+// a bin count half. With bins 0.001 apart the error against the exact AUC is below 1e-5. A logit
+// that is NaN counts as 0 there, and makes the log loss NaN.
 class ScoreSums {
  public:
   static constexpr int kBins = 32768;
@@ -28,20 +29,23 @@ class ScoreSums {
   std::uint64_t positives() const { return positives_; }
   double auc() const;       // NaN while one class is missing
   double log_loss() const;  // mean, natural logarithm
-  double accuracy() const;  // at 0.5
-  double f1() const;
+  double accuracy() const;  // at 0.5; NaN without samples
+  double f1() const;        // at 0.5; 0 when nothing is and nothing is said to be positive
 
+  // Grows with the bins in use: some 4 bytes for each.
   Buffer encode() const;
   static Result<ScoreSums> decode(const Buffer& bytes);  // kCorrupt
 
  private:
-  std::vector<std::uint64_t> positive_, negative_;  // empty until the first add
+  void allocate();
+
+  std::vector<std::uint64_t> positive_, negative_;  // by bin; empty until the first add
   std::uint64_t positives_ = 0, negatives_ = 0;
   double log_loss_sum_ = 0;
 };
 
-// What a worker reports: scores of the part of the pass before kTailFrom, and of the last fifth (the
-// progressive figures: each sample is scored before it is learned from).
+// What a worker reports: scores of the part of the pass before kTailFrom, and of the last fifth
+// (the progressive figures: each sample is scored before it is learned from).
 struct Accumulator {
   static constexpr double kTailFrom = 0.8;
   std::uint64_t samples = 0;

@@ -21,7 +21,8 @@ class WritableFile {
 };
 
 // All input and output of files goes through here: POSIX, memory, or a simulated disk with faults.
-// Errors: kNotFound, kExhausted (disk full), kFailed; each message names the path.
+// Errors: kNotFound; kInvalid (may not be used, or is of the wrong kind: a directory, a file);
+// kExhausted (disk full); kFailed. Each message names the path. Any thread may call it.
 class Storage {
  public:
   virtual ~Storage() = default;

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "common/storage.h"
+
+namespace meander {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kWriteChunk = 1 << 20;
+
+// "cannot <verb> <path>: <why>: <what to do>".
+Status io_error(const char* verb, const std::string& path, int error) {
+  std::string message = std::string("cannot ") + verb + " " + path + ": " + std::strerror(error);
+  switch (error) {
+    case ENOENT:
+      return {Code::kNotFound, std::move(message)};
+    case ENOSPC:
+    case EDQUOT:
+      return {Code::kExhausted, message + ": free some space"};
+    case EMFILE:
+    case ENFILE:
+      return {Code::kExhausted, message + ": raise the limit of open files (ulimit -n)"};
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return {Code::kInvalid, message + ": choose a path that this user may use"};
+    case EEXIST:
+    case ENOTDIR:
+    case EISDIR:
+    case ENAMETOOLONG:
+    case ELOOP:
+      return {Code::kInvalid, message + ": choose another path"};
+    default:
+      return {Code::kFailed, std::move(message)};
+  }
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
+
+std::string parent_of(const std::string& path) {
+  const std::string parent = fs::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+bool is_directory(const std::string& path) {
+  struct stat info;
+  return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+// Makes the names inside `directory` durable.
+Status sync_directory(const std::string& directory) {
+  const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() < 0) return io_error("open directory", directory, errno);
+  // Some file systems cannot sync a directory and say EINVAL: then there is nothing to be done.
+  if (::fsync(fd.get()) != 0 && errno != EINVAL) return io_error("sync", directory, errno);
+  return {};
+}
+
+class PosixFile final : public WritableFile {
+ public:
+  PosixFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  Status append(const void* bytes, std::size_t size) override {
+    CHECK_GE(fd_.get(), 0) << "append after close";
+    if (pending_.size() + size >= kWriteChunk) {
+      RETURN_IF_ERROR(flush());
+      if (size >= kWriteChunk) return write(static_cast<const char*>(bytes), size);
+    }
+    if (pending_.capacity() == 0) pending_.reserve(kWriteChunk);
+    pending_.append(static_cast<const char*>(bytes), size);
+    return {};
+  }
+
+  Status close() override {
+    CHECK_GE(fd_.get(), 0) << "close after close";
+    RETURN_IF_ERROR(flush());
+    if (::fsync(fd_.get()) != 0) return fail(errno);
+    // A close that is interrupted has closed all the same (Linux); other errors are those of
+    // network file systems that write late.
+    if (::close(fd_.release()) != 0 && errno != EINTR) return fail(errno);
+    return sync_directory(parent_of(path_));
+  }
+
+ private:
+  Status flush() {
+    RETURN_IF_ERROR(write(pending_.data(), pending_.size()));
+    pending_.clear();
+    return {};
+  }
+
+  Status write(const char* bytes, std::size_t size) {
+    if (!error_.ok()) return error_;
+    while (size > 0) {
+      const ssize_t written = ::write(fd_.get(), bytes, size);
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return fail(errno);
+      bytes += written;
+      size -= static_cast<std::size_t>(written);
+    }
+    return {};
+  }
+
+  // Once broken, always broken: later bytes would leave a hole.
+  Status fail(int error) { return error_ = io_error("write to", path_, error); }
+
+  std::string path_;
+  Descriptor fd_;
+  std::string pending_;
+  Status error_;
+};
+
+class PosixStorage final : public Storage {
+ public:
+  Result<Buffer> read(const std::string& path) override {
+    const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (fd.get() < 0) return io_error("read", path, errno);
+    struct stat info;
+    if (::fstat(fd.get(), &info) != 0) return io_error("read", path, errno);
+    if (S_ISDIR(info.st_mode)) return io_error("read", path, EISDIR);
+    const auto size = static_cast<std::size_t>(info.st_size);
+    if (size == 0) return Buffer();
+    void* bytes = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+    if (bytes == MAP_FAILED) return io_error("map", path, errno);
+    return Buffer::view(bytes, size, std::shared_ptr<const void>(bytes, [size](const void* p) {
+                          ::munmap(const_cast<void*>(p), size);
+                        }));
+  }
+
+  Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0) return io_error("create", path, errno);
+    return std::unique_ptr<WritableFile>(std::make_unique<PosixFile>(path, fd));
+  }
+
+  Status rename(const std::string& from, const std::string& to) override {
+    if (::rename(from.c_str(), to.c_str()) != 0) {
+      if (errno != ENOTEMPTY && errno != EEXIST)
+        return io_error("rename", from + " to " + to, errno);
+      // rename(2) does not replace a directory that holds something: swap the two.
+      if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) != 0) {
+        return io_error("rename", from + " to " + to, errno);
+      }
+      RETURN_IF_ERROR(remove(from));
+    }
+    RETURN_IF_ERROR(sync_directory(parent_of(to)));
+    return parent_of(from) == parent_of(to) ? Status() : sync_directory(parent_of(from));
+  }
+
+  Status remove(const std::string& path) override {
+    std::error_code error;
+    fs::remove_all(path, error);
+    if (error && error.value() != ENOENT && error.value() != ENOTDIR) {
+      return io_error("remove", path, error.value());
+    }
+    return {};
+  }
+
+  Status make_directories(const std::string& path) override {
+    if (path.empty() || is_directory(path)) return {};
+    const std::string parent = parent_of(path);
+    if (parent != path) RETURN_IF_ERROR(make_directories(parent));
+    // Somebody else may be making it at the same time.
+    if (::mkdir(path.c_str(), 0755) != 0 && !is_directory(path)) {
+      return io_error("make directory", path, errno);
+    }
+    return sync_directory(parent);
+  }
+
+  Result<std::vector<std::string>> list(const std::string& path) override {
+    std::error_code error;
+    std::vector<std::string> names;
+    fs::directory_iterator it(path, error);
+    for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+      names.push_back(it->path().filename().string());
+    }
+    if (error) return io_error("list", path, error.value());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  bool exists(const std::string& path) override { return ::access(path.c_str(), F_OK) == 0; }
+};
+
+}  // namespace
+
+std::unique_ptr<Storage> make_posix_storage() { return std::make_unique<PosixStorage>(); }
+
+}  // namespace meander
