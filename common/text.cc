@@ -27,7 +27,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest_name(std::string_view word, const std::vector<std::string>& candidates) {
   std::string nearest;
-  std::size_t limit = word.size() / 3 + 2;  // one more than what is still near
+  // One more than what is still near.
+  std::size_t limit = std::min(word.size() / 3 + 2, word.size());
   for (const std::string& candidate : candidates) {
     const std::size_t distance = edit_distance(word, candidate);
     if (distance < limit) {
