@@ -12,18 +12,18 @@ namespace meander::models {
 
 // Everything a model may be told. A field that a model does not use is left alone by it.
 struct ModelSpec {
-  std::string kind;                    // "dnn", "lstm", "din", "dien", ...: a file of this folder
-  std::vector<nn::SlotSpec> slots;     // history slots first
-  std::int32_t numeric_features = 0;   // F
-  std::int32_t hidden = 36;            // recurrent state
-  std::int32_t layers = 1;             // recurrent layers
+  std::string kind;                   // "dnn", "lstm", "din", "dien", ...: a file of this folder
+  std::vector<nn::SlotSpec> slots;    // history slots first
+  std::int32_t numeric_features = 0;  // F
+  std::int32_t hidden = 36;           // recurrent state
+  std::int32_t layers = 1;            // recurrent layers
   std::vector<std::int32_t> attention = {80, 40};
   std::vector<std::int32_t> head = {200, 80};
-  std::string activation = "dice";     // of the head: dice, prelu, relu
+  std::string activation = "dice";  // of the head: dice, prelu, relu
   // Dice takes its mean and variance from the batch, also at inference ("batch", as published) or,
   // at inference, from a moving mean ("moving": a score does not depend on who shares the batch).
   std::string dice = "batch";
-  float auxiliary_weight = 1.0f;       // 0: no auxiliary loss
+  float auxiliary_weight = 1.0f;          // 0: no auxiliary loss
   std::string auxiliary_mean = "padded";  // divide by B*(T-1), or by "real" positions
 };
 

@@ -61,7 +61,9 @@ class Arena {
   std::size_t planned_ = 0, capacity_ = 0;
 };
 
-void zero(float* data, std::size_t floats) { std::memset(data, 0, floats * sizeof(float)); }
+void zero(float* data, std::size_t floats) {
+  if (floats != 0) std::memset(data, 0, floats * sizeof(float));
+}
 
 // What the ops of one scope work in: of one part, or of the whole batch.
 struct Workspace {

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "models/model.h"
+#include "nn/ops/affine.h"
+#include "nn/ops/click.h"
+#include "nn/ops/concat.h"
+#include "nn/ops/dense.h"
+#include "nn/ops/dice.h"
+#include "nn/ops/embedding.h"
+#include "nn/ops/numeric.h"
+#include "nn/ops/prelu.h"
+
+namespace meander::models {
+
+// What the models of this folder have in common.
+
+// The slots that a behaviour has (item, category), or those that only a sample has (user, context).
+inline std::vector<std::int32_t> slots_of(const ModelSpec& spec, bool in_history) {
+  std::vector<std::int32_t> slots;
+  for (std::size_t i = 0; i < spec.slots.size(); ++i) {
+    if (spec.slots[i].in_history == in_history) slots.push_back(static_cast<std::int32_t>(i));
+  }
+  return slots;
+}
+
+// q: the target as a behaviour. kSample.
+inline nn::TensorId target_of(nn::Graph& graph, const ModelSpec& spec) {
+  return nn::embedding(graph, "target", nn::Source::kTarget, slots_of(spec, true));
+}
+// h: the behaviours of the history. kHistory, as wide as the target.
+inline nn::TensorId history_of(nn::Graph& graph, const ModelSpec& spec) {
+  return nn::embedding(graph, "history", nn::Source::kHistory, slots_of(spec, true));
+}
+
+// What only a sample has, in front of `columns`, beside each other.
+inline nn::TensorId sample_of(nn::Graph& graph, const ModelSpec& spec,
+                              std::vector<nn::TensorId> columns) {
+  std::vector<nn::TensorId> all;
+  const std::vector<std::int32_t> slots = slots_of(spec, false);
+  if (!slots.empty()) all.push_back(nn::embedding(graph, "sample", nn::Source::kTarget, slots));
+  if (spec.numeric_features > 0) all.push_back(nn::numeric_features(graph, "numeric"));
+  all.insert(all.end(), columns.begin(), columns.end());
+  return all.size() == 1 ? all[0] : nn::concat(graph, "head/inputs", std::move(all));
+}
+
+inline nn::TensorId hidden_layer(nn::Graph& graph, const ModelSpec& spec, const std::string& number,
+                                 nn::TensorId x, std::int32_t units) {
+  const std::string layer = "head/dense" + number;
+  if (spec.activation == "relu") return nn::dense(graph, layer, x, units, nn::Activation::kRelu);
+  x = nn::dense(graph, layer, x, units);
+  if (spec.activation == "prelu") return nn::prelu(graph, "head/prelu" + number, x);
+  return nn::dice(graph, "head/dice" + number, x,
+                  spec.dice == "moving" ? nn::DiceStatistics::kMoving : nn::DiceStatistics::kBatch);
+}
+
+// The head of DIN and DIEN on `columns` (kSample) beside each other, and its loss: scale and shift,
+// the hidden layers of spec.head, two columns, softmax, mean cross-entropy over both columns.
+inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::TensorId> columns) {
+  nn::TensorId x = sample_of(graph, spec, std::move(columns));
+  x = nn::fixed_affine(graph, "head/scale", x);
+  for (std::size_t i = 0; i < spec.head.size(); ++i) {
+    x = hidden_layer(graph, spec, std::to_string(i + 1), x, spec.head[i]);
+  }
+  const nn::TensorId pair = nn::dense(graph, "head/output", x, 2);
+  const nn::TensorId logits = nn::pair_logit(graph, "head/logit", pair);
+  graph.set_logits(logits);
+  nn::click_loss(graph, "loss", logits, 0.5f);
+}
+
+}  // namespace meander::models

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "common/text.h"
+
+namespace meander::models {
+
+struct Entry {
+  const char* kind;
+  nn::Graph (*build)(const ModelSpec& spec);
+};
+#include "models/registry.inc"
+
+namespace {
+
+constexpr std::int32_t kWidthMax = 4096;  // of a row or a layer: more is a slip of the keyboard
+
+Status check_one_of(const char* field, const std::string& value,
+                    const std::vector<std::string>& allowed) {
+  if (std::ranges::find(allowed, value) != allowed.end()) return {};
+  std::string names;
+  for (const std::string& name : allowed) names += (names.empty() ? "" : ", ") + name;
+  return invalid(std::string(field) + " is '" + value + "': must be one of " + names);
+}
+
+Status check_width(const std::string& field, std::int32_t width) {
+  if (width >= 1 && width <= kWidthMax) return {};
+  return invalid(field + " is " + std::to_string(width) + ": must be 1 to " +
+                 std::to_string(kWidthMax));
+}
+
+Status check_widths(const std::string& field, const std::vector<std::int32_t>& widths) {
+  if (widths.empty()) return invalid(field + " is empty: it needs at least one layer");
+  for (std::int32_t width : widths) RETURN_IF_ERROR(check_width(field, width));
+  return {};
+}
+
+Status check_slots(const std::vector<nn::SlotSpec>& slots) {
+  if (slots.empty() || !slots[0].in_history) {
+    return invalid("a model needs a slot that is in the history, and those come first");
+  }
+  std::set<std::string> names;
+  std::vector<std::int32_t> widths(slots.size(), 0);  // by table
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const nn::SlotSpec& slot = slots[i];
+    const std::string where = "slot '" + slot.name + "'";
+    if (!names.insert(slot.name).second) return invalid(where + " is there twice");
+    if (i > 0 && slot.in_history && !slots[i - 1].in_history) {
+      return invalid(where + " is in the history, and those come first");
+    }
+    RETURN_IF_ERROR(check_width(where + ": width", slot.width));
+    if (slot.table < 0 || slot.table >= static_cast<std::int32_t>(slots.size())) {
+      return invalid(where + ": table " + std::to_string(slot.table) +
+                     " is out of range: tables count from 0");
+    }
+    std::int32_t& width = widths[slot.table];
+    if (width != 0 && width != slot.width) {
+      return invalid(where + ": width " + std::to_string(slot.width) +
+                     ", but its table has rows of " + std::to_string(width));
+    }
+    width = slot.width;
+  }
+  const auto unused = std::ranges::find(widths, 0);
+  if (std::any_of(unused, widths.end(), [](std::int32_t width) { return width != 0; })) {
+    return invalid("no slot looks up table " + std::to_string(unused - widths.begin()) +
+                   ": tables count from 0 without gaps");
+  }
+  return {};
+}
+
+Status check_fields(const ModelSpec& spec) {
+  RETURN_IF_ERROR(check_slots(spec.slots));
+  if (spec.numeric_features < 0 || spec.numeric_features > kWidthMax) {
+    return invalid("numeric_features is " + std::to_string(spec.numeric_features) +
+                   ": must be 0 to " + std::to_string(kWidthMax));
+  }
+  RETURN_IF_ERROR(check_width("hidden", spec.hidden));
+  if (spec.layers != 1 && spec.layers != 2) {
+    return invalid("layers is " + std::to_string(spec.layers) + ": must be 1 or 2");
+  }
+  RETURN_IF_ERROR(check_widths("attention", spec.attention));
+  RETURN_IF_ERROR(check_widths("head", spec.head));
+  RETURN_IF_ERROR(check_one_of("activation", spec.activation, {"dice", "prelu", "relu"}));
+  RETURN_IF_ERROR(check_one_of("dice", spec.dice, {"batch", "moving"}));
+  RETURN_IF_ERROR(check_one_of("auxiliary_mean", spec.auxiliary_mean, {"padded", "real"}));
+  if (!(spec.auxiliary_weight >= 0) || !std::isfinite(spec.auxiliary_weight)) {
+    return invalid("auxiliary_weight must be 0 or more");
+  }
+  return {};
+}
+
+Status unknown_kind(const std::string& kind) {
+  const std::vector<std::string> kinds = model_kinds();
+  std::string message = "unknown model '" + kind + "'";
+  if (const std::string nearest = nearest_name(kind, kinds); !nearest.empty()) {
+    return invalid(message + ": did you mean '" + nearest + "'?");
+  }
+  message += ": there is";
+  for (const std::string& name : kinds) message += (name == kinds.front() ? " " : ", ") + name;
+  return invalid(message);
+}
+
+}  // namespace
+
+std::vector<std::string> model_kinds() {
+  std::vector<std::string> kinds;
+  for (const Entry& entry : kRegistry) kinds.push_back(entry.kind);
+  std::ranges::sort(kinds);
+  return kinds;
+}
+
+Result<nn::Graph> build_model(const ModelSpec& spec) {
+  const auto entry = std::ranges::find(kRegistry, spec.kind, &Entry::kind);
+  if (entry == std::end(kRegistry)) return unknown_kind(spec.kind);
+  if (Status status = check_fields(spec); !status.ok()) {
+    return std::move(status).context("model " + spec.kind);
+  }
+  nn::Graph graph = entry->build(spec);
+  graph.finish();
+  return graph;
+}
+
+}  // namespace meander::models
