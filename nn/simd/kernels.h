@@ -9,10 +9,13 @@ namespace meander::nn {
 // Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4). kernels() is the
 // best that this machine runs; MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one.
 // Matrices are row-major float32, `ld*` floats from a row to the next. Sums run in one fixed order,
-// so a result depends on the shape and the level alone, never on threads or alignment.
+// so a result depends on the shape and the level alone, never on threads or alignment; a row of a
+// product does not depend on the other rows or on their number either. Nothing allocates. NaN in,
+// NaN out. Loads of 64-byte-aligned packed weights are fastest; nothing needs alignment.
 struct Kernels {
   const char* isa;
 
+  // ---- products
   // Packed weights: a (K, N) matrix in the order gemm() reads it.
   std::size_t (*packed_floats)(std::int32_t k, std::int32_t n);
   // Packs b (K, N); with `transpose`, b is (N, K) and its transpose is packed.
@@ -21,19 +24,90 @@ struct Kernels {
   // c (M, N) = a (M, K) . packed + bias (N; may be null). With `accumulate`, c += instead.
   void (*gemm)(const float* a, std::int32_t lda, const float* packed, const float* bias, float* c,
                std::int32_t ldc, std::int32_t m, std::int32_t k, std::int32_t n, bool accumulate);
+  // c (M, N) = init + a (M, K) . packed, where row i of c starts from row i / share of `init`
+  // (ldi 0: the same row for all). k may be 0.
+  void (*gemm_from)(const float* a, std::int32_t lda, const float* packed, const float* init,
+                    std::int32_t ldi, std::int32_t share, float* c, std::int32_t ldc,
+                    std::int32_t m, std::int32_t k, std::int32_t n);
   // dw (K, N) += a (M, K)^T . dc (M, N): a weight gradient.
   void (*gemm_tn)(const float* a, std::int32_t lda, const float* dc, std::int32_t ldc, float* dw,
                   std::int32_t ldw, std::int32_t m, std::int32_t k, std::int32_t n);
   // out (N) += the sum of the rows of x (M, N): a bias gradient.
   void (*column_sum)(const float* x, std::int32_t ldx, std::int32_t m, std::int32_t n, float* out);
-  // y[i] = f(x[i]), n values; y may be x. Absolute error below 3e-7.
+
+  // ---- flat arrays
+  // y[i] = f(x[i]), n values; y may be x. Absolute error below 3e-7; for exp, relative error.
   void (*sigmoid)(const float* x, float* y, std::size_t n);
   void (*tanh)(const float* x, float* y, std::size_t n);
-  void (*exp)(const float* x, float* y, std::size_t n);
+  void (*exp)(const float* x, float* y, std::size_t n);  // 0 below -87, capped above 88
   // y[i] += a * x[i].
   void (*axpy)(float a, const float* x, float* y, std::size_t n);
+  // dy[i] *= y[i] * (1 - y[i]): back through y = sigmoid.
+  void (*sigmoid_backward)(const float* y, float* dy, std::size_t n);
+
+  // ---- an output unit on a sigmoid layer y (M, N): out = y . w + bias
+  void (*row_dot)(const float* y, std::int32_t ldy, const float* w, float bias, float* out,
+                  std::int32_t m, std::int32_t n);
+  // Given dout (M): dw (N) += y^T . dout, then y becomes the gradient before its sigmoid,
+  // dout w y (1 - y).
+  void (*row_dot_sigmoid_backward)(const float* dout, const float* w, float* y, std::int32_t ldy,
+                                   float* dw, std::int32_t m, std::int32_t n);
+
+  // ---- rows that share a row: row i of `shared` belongs to rows i*share ... of `own`
+  // out (M, N) = the sum over its rows of own (M*share, N).
+  void (*sum_shared)(const float* own, std::int32_t ldo, float* out, std::int32_t ldout,
+                     std::int32_t m, std::int32_t share, std::int32_t n);
+  // Attention's first layer: z (M*share, A) = kp (M, A) + qp (M*share, A), and
+  // product (M*share, E) = key (M, E) * q (M*share, E). z and product have no gaps between rows.
+  void (*attention_join)(const float* key, std::int32_t ldk, const float* q, std::int32_t ldq,
+                         const float* kp, const float* qp, float* product, float* z, std::int32_t m,
+                         std::int32_t share, std::int32_t e, std::int32_t a);
+  // Back from dz and dproduct: dkp = the sum of dz over shared rows, dqp += dz,
+  // dkey += sum of dproduct * q (if not null), dq += dproduct * key.
+  void (*attention_join_backward)(const float* key, std::int32_t ldk, const float* q,
+                                  std::int32_t ldq, const float* dproduct, const float* dz,
+                                  float* dkp, float* dqp, float* dkey, std::int32_t lddkey,
+                                  float* dq, std::int32_t lddq, std::int32_t m, std::int32_t share,
+                                  std::int32_t e, std::int32_t a);
+  // out (M*share, E) += weight (M*share) * key (M, E).
+  void (*pool_add)(const float* weight, const float* key, std::int32_t ldk, float* out,
+                   std::int32_t ldo, std::int32_t m, std::int32_t share, std::int32_t e);
+  // dweight (M*share) += dout . key; dkey (M, E; may be null) += the sum of weight * dout.
+  void (*pool_backward)(const float* weight, const float* key, std::int32_t ldk, const float* dout,
+                        std::int32_t ldo, float* dweight, float* dkey, std::int32_t lddkey,
+                        std::int32_t m, std::int32_t share, std::int32_t e);
+
+  // ---- GRU, one step: M rows of `p` hold [r | u | c], H each; hp is the state before
+  // r, u = sigmoid in place; rh (M, H) = r * hp.
+  void (*gru_gates)(float* p, std::int32_t ldp, const float* hp, std::int32_t ldhp, float* rh,
+                    std::int32_t ldrh, std::int32_t m, std::int32_t h);
+  // c = tanh in place; v = (1 - a) u with a (M) the attention (null: 0); out = v hp + (1 - v) c.
+  void (*gru_state)(float* p, std::int32_t ldp, const float* hp, std::int32_t ldhp, const float* a,
+                    float* out, std::int32_t ldo, std::int32_t m, std::int32_t h);
+  // dh (M, H; no gaps) is the gradient from later steps; dout (null: none) is added to it. Turns
+  // u, c of p into the gradients before their nonlinearity, dh into its share that flows past
+  // them, and adds to da (M; if a).
+  void (*gru_state_backward)(float* p, std::int32_t ldp, const float* hp, std::int32_t ldhp,
+                             const float* a, const float* dout, std::int32_t lddout, float* dh,
+                             float* da, std::int32_t m, std::int32_t h);
+  // Given drh (M, H; no gaps): turns r of p into its gradient and adds r drh to dh.
+  void (*gru_reset_backward)(float* p, std::int32_t ldp, const float* hp, std::int32_t ldhp,
+                             const float* drh, float* dh, std::int32_t m, std::int32_t h);
+
+  // ---- LSTM, one step: M rows of p hold [i | j | f | o], H each; ldp = 4H, the rest without gaps
+  // but `out`. i, f, o = sigmoid, j = tanh in place; c = f cp + i j; tc = tanh(c); out = o tc.
+  // Row r has the cell before it in row r / share of cp.
+  void (*lstm_state)(float* p, const float* cp, std::int32_t share, float* c, float* tc, float* out,
+                     std::int32_t ldo, std::int32_t m, std::int32_t h);
+  // Gradients dh + dout (null: none) and dc come in; p becomes the gradient before the
+  // nonlinearities and dc that of cp, row by row.
+  void (*lstm_state_backward)(float* p, const float* cp, std::int32_t share, const float* tc,
+                              const float* dout, std::int32_t lddout, const float* dh, float* dc,
+                              std::int32_t m, std::int32_t h);
 };
 
 const Kernels& kernels();
+// The table of one level, "v2", "v3" or "v4"; null if unknown or more than this machine runs.
+const Kernels* kernels_for(const char* isa);
 
 }  // namespace meander::nn

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nn/simd/kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace meander::nn {
+namespace {
+
+using Floats = std::vector<float>;
+
+class KernelsTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    table_ = kernels_for(GetParam());
+    if (table_ == nullptr) GTEST_SKIP() << "this machine does not run " << GetParam();
+  }
+  Floats random(std::size_t n, float low = -1, float high = 1) {
+    std::uniform_real_distribution<float> draw(low, high);
+    Floats x(n);
+    for (float& v : x) v = draw(engine_);
+    return x;
+  }
+  const Kernels& kernels() const { return *table_; }
+
+  const Kernels* table_ = nullptr;
+  std::mt19937 engine_{7};
+};
+
+// Sums of k products of numbers below 1 in float32.
+double tolerance(int k) { return 1e-6 * (1 + std::sqrt(k)); }
+
+constexpr float kMark = 12345.0f;  // in memory that a kernel must leave alone
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+struct Shape {
+  int m, k, n;
+};
+const Shape kShapes[] = {{1, 1, 1},   {1, 3, 2},    {2, 36, 36},  {3, 5, 7},     {5, 9, 15},
+                         {7, 4, 16},  {8, 36, 72},  {9, 17, 17},  {11, 36, 108}, {13, 72, 100},
+                         {16, 2, 24}, {17, 40, 80}, {19, 80, 40}, {25, 100, 50}, {97, 7, 33},
+                         {200, 6, 9}, {31, 64, 65}, {4, 10, 49},  {6, 3, 64}};
+
+Floats naive_product(const Floats& a, int lda, const Floats& b, int m, int k, int n) {
+  Floats c(m * n);
+  for (int i = 0; i < m; ++i) {
+    for (int j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int x = 0; x < k; ++x) sum += double{a[i * lda + x]} * b[x * n + j];
+      c[i * n + j] = sum;
+    }
+  }
+  return c;
+}
+
+TEST_P(KernelsTest, ProductMatchesNaiveOneAtOddShapesAndStrides) {
+  for (const auto& [m, k, n] : kShapes) {
+    const int lda = k + 3, ldc = n + 2;
+    const Floats a = random(m * lda), b = random(k * n), bias = random(n);
+    Floats packed(kernels().packed_floats(k, n)), c(m * ldc, kMark);
+    kernels().pack(b.data(), n, k, n, false, packed.data());
+    kernels().gemm(a.data(), lda, packed.data(), bias.data(), c.data(), ldc, m, k, n, false);
+    const Floats expected = naive_product(a, lda, b, m, k, n);
+    for (int i = 0; i < m; ++i) {
+      for (int j = 0; j < n; ++j) {
+        EXPECT_NEAR(c[i * ldc + j], expected[i * n + j] + bias[j], tolerance(k));
+      }
+      for (int j = n; j < ldc; ++j) EXPECT_EQ(c[i * ldc + j], kMark) << "beyond the columns";
+    }
+    kernels().gemm(a.data(), lda, packed.data(), nullptr, c.data(), ldc, m, k, n, true);
+    for (int i = 0; i < m; ++i) {
+      for (int j = 0; j < n; ++j) {
+        EXPECT_NEAR(c[i * ldc + j], 2 * expected[i * n + j] + bias[j], 2 * tolerance(k));
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, TransposedPackEqualsPackOfTranspose) {
+  for (const auto& [m, k, n] : kShapes) {
+    const Floats b = random(k * n);
+    Floats transposed(k * n);
+    for (int i = 0; i < k; ++i) {
+      for (int j = 0; j < n; ++j) transposed[j * k + i] = b[i * n + j];
+    }
+    Floats one(kernels().packed_floats(k, n)), other(one.size());
+    kernels().pack(b.data(), n, k, n, false, one.data());
+    kernels().pack(transposed.data(), k, k, n, true, other.data());
+    EXPECT_EQ(one, other);
+  }
+}
+
+TEST_P(KernelsTest, ProductStartsFromSharedRows) {
+  for (const int share : {1, 2, 3}) {
+    const int m = 6 * share, k = 5, n = 21;
+    const Floats a = random(m * k), b = random(k * n), init = random(6 * n);
+    Floats packed(kernels().packed_floats(k, n)), c(m * n), start(m * n);
+    kernels().pack(b.data(), n, k, n, false, packed.data());
+    kernels().gemm_from(a.data(), k, packed.data(), init.data(), n, share, c.data(), n, m, k, n);
+    kernels().gemm_from(nullptr, 0, packed.data(), init.data(), n, share, start.data(), n, m, 0, n);
+    const Floats expected = naive_product(a, k, b, m, k, n);
+    for (int i = 0; i < m * n; ++i) {
+      const float from = init[i / n / share * n + i % n];
+      EXPECT_NEAR(c[i], from + expected[i], tolerance(k));
+      EXPECT_EQ(start[i], from);
+    }
+  }
+}
+
+TEST_P(KernelsTest, RowOfProductDoesNotDependOnItsPlaceOrOnOthers) {
+  const int m = 37, k = 36, n = 100;
+  const Floats a = random(m * k), b = random(k * n);
+  Floats packed(kernels().packed_floats(k, n)), all(m * n), one(n);
+  kernels().pack(b.data(), n, k, n, false, packed.data());
+  kernels().gemm(a.data(), k, packed.data(), nullptr, all.data(), n, m, k, n, false);
+  for (int i = 0; i < m; ++i) {
+    kernels().gemm(&a[i * k], k, packed.data(), nullptr, one.data(), n, 1, k, n, false);
+    EXPECT_THAT(one, ::testing::ElementsAreArray(&all[i * n], n));
+  }
+}
+
+TEST_P(KernelsTest, WeightGradientMatchesNaiveOne) {
+  for (const auto& [m, k, n] : kShapes) {
+    for (const int gap : {0, 1, 20}) {
+      const int lda = k + 1, ldc = n + gap, ldw = n + 2;
+      // Exactly as long as the last row: a read past it is seen by a sanitizer.
+      const Floats a = random((m - 1) * lda + k), dc = random((m - 1) * ldc + n);
+      const Floats before = random(k * ldw);
+      Floats dw = before;
+      kernels().gemm_tn(a.data(), lda, dc.data(), ldc, dw.data(), ldw, m, k, n);
+      for (int i = 0; i < k; ++i) {
+        for (int j = 0; j < ldw; ++j) {
+          double sum = 0;
+          for (int r = 0; j < n && r < m; ++r) sum += double{a[r * lda + i]} * dc[r * ldc + j];
+          EXPECT_NEAR(dw[i * ldw + j], before[i * ldw + j] + sum, tolerance(m));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, ColumnSumAddsRows) {
+  for (const auto& [m, k, n] : kShapes) {
+    const Floats x = random(m * (n + 1)), before = random(n);
+    Floats out = before;
+    kernels().column_sum(x.data(), n + 1, m, n, out.data());
+    for (int j = 0; j < n; ++j) {
+      double sum = before[j];
+      for (int i = 0; i < m; ++i) sum += x[i * (n + 1) + j];
+      EXPECT_NEAR(out[j], sum, tolerance(m));
+    }
+  }
+}
+
+TEST_P(KernelsTest, FunctionsAreWithinThreeTenMillionths) {
+  Floats x;
+  for (int i = -400000; i <= 400000; ++i) x.push_back(i * 5e-5f);
+  for (const float far : {-1e30f, -300.0f, -88.0f, 88.0f, 300.0f, 1e30f}) x.push_back(far);
+  Floats s(x.size()), t(x.size());
+  kernels().sigmoid(x.data(), s.data(), x.size());
+  kernels().tanh(x.data(), t.data(), x.size());
+  double worst_s = 0, worst_t = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    worst_s = std::max(worst_s, std::abs(s[i] - sigmoid(x[i])));
+    worst_t = std::max(worst_t, std::abs(t[i] - std::tanh(double{x[i]})));
+  }
+  EXPECT_LT(worst_s, 3e-7);
+  EXPECT_LT(worst_t, 3e-7);
+}
+
+TEST_P(KernelsTest, ExponentialHasSmallRelativeErrorAndEnds) {
+  Floats x;
+  for (int i = -86000; i <= 87000; ++i) x.push_back(i * 1e-3f);
+  Floats e(x.size());
+  kernels().exp(x.data(), e.data(), x.size());
+  double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    worst = std::max(worst, std::abs(e[i] / std::exp(double{x[i]}) - 1));
+  }
+  EXPECT_LT(worst, 3e-7);
+  Floats ends = {-1e30f, -100.0f, 0.0f, 1e30f};
+  kernels().exp(ends.data(), ends.data(), ends.size());
+  EXPECT_EQ(ends[0], 0.0f);
+  EXPECT_EQ(ends[1], 0.0f);
+  EXPECT_EQ(ends[2], 1.0f);
+  EXPECT_TRUE(std::isfinite(ends[3]));
+}
+
+TEST_P(KernelsTest, FunctionsAreExactAtZeroAndKeepNan) {
+  Floats x(5, 0.0f), y(5);
+  x[3] = std::numeric_limits<float>::quiet_NaN();
+  kernels().sigmoid(x.data(), y.data(), 5);
+  EXPECT_EQ(y[0], 0.5f);
+  EXPECT_TRUE(std::isnan(y[3]));
+  kernels().tanh(x.data(), y.data(), 5);
+  EXPECT_EQ(y[0], 0.0f);
+  EXPECT_TRUE(std::isnan(y[3]));
+  kernels().exp(x.data(), y.data(), 5);
+  EXPECT_EQ(y[4], 1.0f);
+  EXPECT_TRUE(std::isnan(y[3]));
+}
+
+TEST_P(KernelsTest, TailOfFlatArrayEqualsItsMiddleBitForBit) {
+  const Floats x = random(67, -5, 5);
+  for (const auto f : {kernels().sigmoid, kernels().tanh, kernels().exp}) {
+    Floats whole(67);
+    f(x.data(), whole.data(), 67);
+    for (std::size_t i = 0; i < 67; ++i) {
+      float alone;
+      f(&x[i], &alone, 1);
+      EXPECT_EQ(alone, whole[i]);
+    }
+  }
+}
+
+TEST_P(KernelsTest, AxpyAndSigmoidBackwardMatchFormulas) {
+  for (const std::size_t n : {1, 7, 16, 33, 100}) {
+    const Floats x = random(n), before = random(n);
+    Floats y = before, d = before;
+    kernels().axpy(0.3f, x.data(), y.data(), n);
+    kernels().sigmoid_backward(x.data(), d.data(), n);
+    for (std::size_t i = 0; i < n; ++i) {
+      EXPECT_NEAR(y[i], before[i] + 0.3 * x[i], 1e-6);
+      EXPECT_NEAR(d[i], before[i] * x[i] * (1 - x[i]), 1e-6);
+    }
+  }
+}
+
+TEST_P(KernelsTest, OutputUnitForwardAndBackward) {
+  for (const auto& [m, unused, n] : kShapes) {
+    const int ld = n + 1;
+    const Floats y = random(m * ld, 0, 1), w = random(n), dout = random(m), before = random(n);
+    Floats out(m), dz = y, dw = before;
+    kernels().row_dot(y.data(), ld, w.data(), 0.25f, out.data(), m, n);
+    kernels().row_dot_sigmoid_backward(dout.data(), w.data(), dz.data(), ld, dw.data(), m, n);
+    for (int i = 0; i < m; ++i) {
+      double sum = 0.25;
+      for (int j = 0; j < n; ++j) {
+        const double s = y[i * ld + j];
+        sum += s * w[j];
+        EXPECT_NEAR(dz[i * ld + j], dout[i] * w[j] * s * (1 - s), 1e-6);
+      }
+      EXPECT_NEAR(out[i], sum, tolerance(n));
+    }
+    for (int j = 0; j < n; ++j) {
+      double sum = before[j];
+      for (int i = 0; i < m; ++i) sum += double{dout[i]} * y[i * ld + j];
+      EXPECT_NEAR(dw[j], sum, tolerance(m));
+    }
+  }
+}
+
+TEST_P(KernelsTest, SharedRowsJoinPoolAndSum) {
+  for (const int share : {1, 2, 3}) {
+    for (const int e : {1, 5, 16, 36}) {
+      const int m = 7, a = 19, p = m * share;
+      const Floats key = random(m * e), q = random(p * e), kp = random(m * a), qp = random(p * a);
+      Floats product(p * e), z(p * a), sum(m * e), pooled = q;
+      kernels().attention_join(key.data(), e, q.data(), e, kp.data(), qp.data(), product.data(),
+                               z.data(), m, share, e, a);
+      kernels().sum_shared(q.data(), e, sum.data(), e, m, share, e);
+      const Floats weight = random(p);
+      kernels().pool_add(weight.data(), key.data(), e, pooled.data(), e, m, share, e);
+      Floats expected_sum(m * e);
+      for (int i = 0; i < p * e; ++i) {
+        const int shared = i / e / share * e + i % e;
+        EXPECT_EQ(product[i], key[shared] * q[i]);
+        EXPECT_NEAR(pooled[i], q[i] + weight[i / e] * key[shared], 1e-6);
+        expected_sum[shared] += q[i];
+      }
+      for (int i = 0; i < m * e; ++i) EXPECT_NEAR(sum[i], expected_sum[i], 1e-6);
+      for (int i = 0; i < p * a; ++i) EXPECT_EQ(z[i], kp[i / a / share * a + i % a] + qp[i]);
+    }
+  }
+}
+
+TEST_P(KernelsTest, SharedRowsGetTheirGradients) {
+  for (const int share : {1, 2, 3}) {
+    for (const int e : {1, 5, 16, 36}) {
+      const int m = 7, a = 19, p = m * share;
+      const Floats key = random(m * e), q = random(p * e), dz = random(p * a), dp = random(p * e);
+      Floats dkp(m * a, kMark), dqp(p * a, 1.0f), dkey(m * e, 1.0f), dq(p * e, 1.0f);
+      kernels().attention_join_backward(key.data(), e, q.data(), e, dp.data(), dz.data(),
+                                        dkp.data(), dqp.data(), dkey.data(), e, dq.data(), e, m,
+                                        share, e, a);
+      const Floats weight = random(p), dout = random(p * e);
+      Floats dweight(p, 1.0f), dpooled(m * e, 1.0f);
+      kernels().pool_backward(weight.data(), key.data(), e, dout.data(), e, dweight.data(),
+                              dpooled.data(), e, m, share, e);
+      Floats sum_dz(m * a), sum_dkey(m * e, 1.0f), sum_pooled(m * e, 1.0f), dot(p, 1.0f);
+      for (int i = 0; i < p * a; ++i) {
+        EXPECT_NEAR(dqp[i], 1 + dz[i], 1e-6);
+        sum_dz[i / a / share * a + i % a] += dz[i];
+      }
+      for (int i = 0; i < p * e; ++i) {
+        const int shared = i / e / share * e + i % e;
+        EXPECT_NEAR(dq[i], 1 + dp[i] * key[shared], 1e-6);
+        sum_dkey[shared] += dp[i] * q[i];
+        sum_pooled[shared] += weight[i / e] * dout[i];
+        dot[i / e] += dout[i] * key[shared];
+      }
+      for (int i = 0; i < m * a; ++i) EXPECT_NEAR(dkp[i], sum_dz[i], 1e-6);
+      for (int i = 0; i < m * e; ++i) EXPECT_NEAR(dkey[i], sum_dkey[i], 1e-6);
+      for (int i = 0; i < m * e; ++i) EXPECT_NEAR(dpooled[i], sum_pooled[i], 1e-6);
+      for (int i = 0; i < p; ++i) EXPECT_NEAR(dweight[i], dot[i], tolerance(e));
+    }
+  }
+}
+
+TEST_P(KernelsTest, GruStepMatchesFormulas) {
+  for (const int h : {1, 5, 16, 36, 64}) {
+    const int m = 9;
+    const Floats p = random(m * 3 * h, -3, 3), hp = random(m * h), a = random(m, 0, 1);
+    Floats gates = p, rh(m * h), out(m * h);
+    kernels().gru_gates(gates.data(), 3 * h, hp.data(), h, rh.data(), h, m, h);
+    kernels().gru_state(gates.data(), 3 * h, hp.data(), h, a.data(), out.data(), h, m, h);
+    const Floats dh_in = random(m * h), dout = random(m * h), drh = random(m * h);
+    Floats d = gates, dh = dh_in, da(m, 1.0f);
+    kernels().gru_state_backward(d.data(), 3 * h, hp.data(), h, a.data(), dout.data(), h, dh.data(),
+                                 da.data(), m, h);
+    kernels().gru_reset_backward(d.data(), 3 * h, hp.data(), h, drh.data(), dh.data(), m, h);
+    for (int i = 0; i < m; ++i) {
+      double da_sum = 1;
+      for (int j = 0; j < h; ++j) {
+        const double r = sigmoid(p[i * 3 * h + j]), u = sigmoid(p[i * 3 * h + h + j]);
+        const double c = std::tanh(double{p[i * 3 * h + 2 * h + j]}), before = hp[i * h + j];
+        const double v = (1 - a[i]) * u, g = double{dh_in[i * h + j]} + dout[i * h + j];
+        EXPECT_NEAR(rh[i * h + j], r * before, 1e-6);
+        EXPECT_NEAR(out[i * h + j], v * before + (1 - v) * c, 1e-6);
+        const double dv = g * (before - c), flow = drh[i * h + j] * r;
+        EXPECT_NEAR(d[i * 3 * h + 2 * h + j], g * (1 - v) * (1 - c * c), 3e-6);
+        EXPECT_NEAR(d[i * 3 * h + h + j], dv * (1 - a[i]) * u * (1 - u), 3e-6);
+        EXPECT_NEAR(d[i * 3 * h + j], flow * before * (1 - r), 3e-6);
+        EXPECT_NEAR(dh[i * h + j], g * v + flow, 3e-6);
+        da_sum -= dv * u;
+      }
+      EXPECT_NEAR(da[i], da_sum, 1e-5);
+    }
+  }
+}
+
+TEST_P(KernelsTest, LstmStepMatchesFormulas) {
+  for (const int h : {1, 5, 16, 36, 64}) {
+    for (const int share : {1, 2}) {
+      const int m = 3 * share;
+      const Floats p = random(m * 4 * h, -3, 3), cp = random(3 * h);
+      Floats gates = p, c(m * h), tc(m * h), out(m * h);
+      kernels().lstm_state(gates.data(), cp.data(), share, c.data(), tc.data(), out.data(), h, m,
+                           h);
+      const Floats dout = random(m * h), dh = random(m * h), dc_in = random(m * h);
+      Floats d = gates, dc = dc_in;
+      kernels().lstm_state_backward(d.data(), cp.data(), share, tc.data(), dout.data(), h,
+                                    dh.data(), dc.data(), m, h);
+      for (int x = 0; x < m * h; ++x) {
+        const int row = x / h, at = row * 4 * h + x % h;
+        const double i = sigmoid(p[at]), j = std::tanh(double{p[at + h]});
+        const double f = sigmoid(p[at + 2 * h]), o = sigmoid(p[at + 3 * h]);
+        const double before = cp[row / share * h + x % h];
+        const double cell = f * before + i * j, t = std::tanh(cell);
+        EXPECT_NEAR(c[x], cell, 1e-6);
+        EXPECT_NEAR(tc[x], t, 1e-6);
+        EXPECT_NEAR(out[x], o * t, 1e-6);
+        const double g = double{dout[x]} + dh[x], dcell = dc_in[x] + g * o * (1 - t * t);
+        EXPECT_NEAR(d[at], dcell * j * i * (1 - i), 3e-6);
+        EXPECT_NEAR(d[at + h], dcell * i * (1 - j * j), 3e-6);
+        EXPECT_NEAR(d[at + 2 * h], dcell * before * f * (1 - f), 3e-6);
+        EXPECT_NEAR(d[at + 3 * h], g * t * o * (1 - o), 3e-6);
+        EXPECT_NEAR(dc[x], dcell * f, 3e-6);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, KernelsTest, ::testing::Values("v2", "v3", "v4"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(Kernels, UnknownLevelIsRefused) { EXPECT_EQ(kernels_for("v9"), nullptr); }
+
+TEST(Kernels, TableNamesItsLevel) {
+  for (const char* isa : {"v2", "v3", "v4"}) {
+    if (const Kernels* table = kernels_for(isa)) {
+      EXPECT_STREQ(table->isa, isa);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace meander::nn
