@@ -1,7 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdio>
+#include "launch/cli.h"
 
-int main() {
-  std::puts("meander 0.1.0");
-  return 0;
-}
+int main(int argc, char** argv) { return meander::launch::run(argc, argv); }

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job.h"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "common/partition.h"
+#include "data/schema.h"
+#include "launch/suggest.h"
+#include "launch/text.h"
+#include "models/model.h"
+
+namespace meander::launch {
+namespace {
+
+constexpr char kDataVariable[] = "$MEANDER_DATA";
+
+// Collects the first thing that is wrong; later checks are skipped.
+class Checker {
+ public:
+  explicit Checker(const LoadedJob& job) : job_(job) {}
+
+  void require(bool holds, const std::string& path, const std::string& expected) {
+    if (status_.ok() && !holds) status_ = invalid(job_.place(path) + ": " + expected);
+  }
+  template <class T>
+  void range(const std::string& path, T value, T low, T high) {
+    require(value >= low && value <= high, path,
+            "must be from " + number(low) + " to " + number(high) + ", got " + number(value));
+  }
+  void time(const std::string& path, const std::string& text, std::int64_t& ms) {
+    if (text.empty() || !status_.ok()) return;
+    Result<std::int64_t> parsed = data::parse_time_ms(text);
+    if (!parsed.ok()) {
+      status_ = std::move(parsed).status().context(job_.place(path));
+    } else {
+      ms = parsed.value();
+    }
+  }
+  bool ok() const { return status_.ok(); }
+  Status status() && { return std::move(status_); }
+
+ private:
+  static std::string number(double value) {
+    std::string text = fixed(value, 6);
+    text.erase(text.find_last_not_of('0') + 1);
+    if (text.back() == '.') text.pop_back();
+    return text;
+  }
+  template <class T>
+    requires std::is_integral_v<T>
+  static std::string number(T value) {
+    return std::to_string(value);
+  }
+
+  const LoadedJob& job_;
+  Status status_;
+};
+
+void check_range(Checker& check, const std::string& path, const job::Range& range) {
+  std::int64_t from = 0, until = 0;
+  check.time(path + ".from", range.from(), from);
+  check.time(path + ".until", range.until(), until);
+  const bool both = !range.from().empty() && !range.until().empty();
+  check.require(!both || from < until, path + ".until", "must be after " + path + ".from");
+}
+
+void check_data(Checker& check, const job::Job& job) {
+  const job::Data& data = job.data();
+  check.range("data.history", data.history(), 1u, 100'000u);
+  check_range(check, "data.train", data.train());
+  check_range(check, "data.test", data.test());
+  const job::Negatives& negatives = data.negatives();
+  check.range("data.negatives.count", negatives.count(), 1u, 10'000u);
+  check.range("data.negatives.window_s", negatives.window_s(), 0.001, 1e9);
+  if (!data.has_source()) return;
+  check.require(!data.source().format().empty(), "data.source.format",
+                "say what the input is, such as ml-1m or csv");
+  check.require(data.source().in_size() > 0, "data.source.in", "say what to read");
+}
+
+void check_widths(Checker& check, const std::string& path,
+                  const google::protobuf::RepeatedField<std::uint32_t>& widths) {
+  for (const std::uint32_t width : widths) check.range(path, width, 1u, 65'536u);
+}
+
+void check_word(Checker& check, const std::string& path, const std::string& word,
+                const std::vector<std::string>& known) {
+  const bool is_known = std::find(known.begin(), known.end(), word) != known.end();
+  check.require(
+      is_known, path,
+      "expected one of " + join(known) + ", got '" + word + "'" + did_you_mean(word, known));
+}
+
+void check_model(Checker& check, const job::Model& model) {
+  check_word(check, "model.kind", model.kind(), models::model_kinds());
+  check.range("model.embedding", model.embedding(), 1u, 4096u);
+  check.range("model.hidden", model.hidden(), 1u, 65'536u);
+  check.range("model.layers", model.layers(), 1u, 64u);
+  check_widths(check, "model.attention", model.attention());
+  check_widths(check, "model.head", model.head());
+  check_word(check, "model.activation", model.activation(), {"dice", "prelu", "relu"});
+  check_word(check, "model.dice", model.dice(), {"batch", "moving"});
+  check_word(check, "model.auxiliary_mean", model.auxiliary_mean(), {"padded", "real"});
+  check.range("model.auxiliary_weight", model.auxiliary_weight(), 0.0f, 1e6f);
+}
+
+void check_optimizer(Checker& check, const std::string& path, const job::Optimizer& optimizer) {
+  check.range(path + ".rate", optimizer.rate(), 0.0f, 1e6f);
+  check.range(path + ".beta1", optimizer.beta1(), 0.0f, 0.999999f);
+  check.range(path + ".beta2", optimizer.beta2(), 0.0f, 0.999999f);
+  check.require(optimizer.epsilon() > 0, path + ".epsilon", "must be above 0");
+  check.range(path + ".initial_accumulator", optimizer.initial_accumulator(), 0.0f, 1e6f);
+  check.range(path + ".l2", optimizer.l2(), 0.0f, 1e6f);
+}
+
+void check_train(Checker& check, const job::Job& job) {
+  const job::Train& train = job.train();
+  const job::Negatives& negatives = job.data().negatives();
+  const std::uint32_t group =
+      1 + (negatives.kind() == job::Negatives::none ? 0 : negatives.count());
+  check.range("train.epochs", train.epochs(), 1u, 1'000'000u);
+  check.require(train.batch() >= group, "train.batch",
+                "must hold a target and its negatives: at least " + std::to_string(group));
+  check.range("train.batch", train.batch(), 1u, 1u << 24);
+  check.range("train.parts", train.parts(), 1u, 1024u);
+  check.range("train.staleness", train.staleness(), 0u, 1'000'000u);
+  check.range("train.clip_norm", train.clip_norm(), 0.0f, 1e9f);
+  check_optimizer(check, "train.optimizer", train.optimizer());
+  check_optimizer(check, "train.dense_optimizer", train.dense_optimizer());
+  check.require(train.dense() != job::Train::allreduce || train.mode() == job::Train::bsp,
+                "train.dense", "allreduce averages every step and so needs train.mode bsp");
+}
+
+void check_cluster(Checker& check, const job::Cluster& cluster) {
+  check.range("cluster.ps", cluster.ps(), 1u, 4096u);
+  check.range("cluster.lanes", cluster.lanes(), 0u, kPartitions);
+  check.range("cluster.workers", cluster.workers(), 1u, 4096u);
+  check.range("cluster.threads", cluster.threads(), 0u, 1024u);
+  check.range("cluster.heartbeat_ms", cluster.heartbeat_ms(), 10u, 600'000u);
+  check.range("cluster.join_s", cluster.join_s(), 1u, 86'400u);
+  check.require(cluster.lease_ms() >= 2 * cluster.heartbeat_ms(), "cluster.lease_ms",
+                "must be at least twice cluster.heartbeat_ms, or a late word costs a lease");
+  check.require(cluster.lanes() == 0 || cluster.lanes() >= cluster.ps(), "cluster.lanes",
+                "must be at least cluster.ps: every ps process needs a lane");
+}
+
+Status check_job(const LoadedJob& job) {
+  Checker check(job);
+  check_data(check, job.spec);
+  check_model(check, job.spec.model());
+  check_train(check, job.spec);
+  check_cluster(check, job.spec.cluster());
+  check.range("checkpoint.every_s", job.spec.checkpoint().every_s(), 0.0, 1e9);
+  check.range("checkpoint.keep", job.spec.checkpoint().keep(), 1u, 1'000'000u);
+  return std::move(check).status();
+}
+
+// Replaces $MEANDER_DATA in one path. kInvalid when nothing says where the data is.
+Status expand(Storage& storage, const LoadedJob& job, const std::string& field, std::string& path) {
+  const std::size_t at = path.find(kDataVariable);
+  if (at == std::string::npos) return {};
+  const std::string folder = resolve_data_folder(storage, job.file);
+  if (folder.empty()) {
+    return invalid(job.place(field) +
+                   ": no data folder: set MEANDER_DATA to the folder that holds ml1m/, globo/, ... "
+                   "(or put it at ../shared/data)");
+  }
+  path.replace(at, sizeof kDataVariable - 1, folder);
+  return {};
+}
+
+Status expand_paths(Storage& storage, LoadedJob& job) {
+  job::Data& data = *job.spec.mutable_data();
+  RETURN_IF_ERROR(expand(storage, job, "data.path", *data.mutable_path()));
+  // The source is read only when the log has not been prepared yet.
+  if (!data.has_source() || storage.exists(data.path())) return {};
+  for (std::string& path : *data.mutable_source()->mutable_in()) {
+    RETURN_IF_ERROR(expand(storage, job, "data.source.in", path));
+  }
+  for (std::string& word : *data.mutable_source()->mutable_options()) {
+    RETURN_IF_ERROR(expand(storage, job, "data.source.options", word));
+  }
+  return {};
+}
+
+void fill_defaults(LoadedJob& job) {
+  job::Job& spec = job.spec;
+  if (spec.name().empty()) spec.set_name(std::filesystem::path(job.file).stem().string());
+  if (spec.data().path().empty()) {
+    spec.mutable_data()->set_path("prepared/" + spec.name());
+  }
+  // Touched, so that the resolved job shows every group with its values.
+  spec.mutable_data()->mutable_train();
+  spec.mutable_data()->mutable_test();
+  if (!spec.data().test().has_part())
+    spec.mutable_data()->mutable_test()->set_part(job::Range::test);
+  spec.mutable_data()->mutable_negatives();
+  spec.mutable_model();
+  spec.mutable_train()->mutable_optimizer();
+  if (!spec.train().has_dense_optimizer()) {
+    *spec.mutable_train()->mutable_dense_optimizer() = spec.train().optimizer();
+  }
+  spec.mutable_cluster();
+  spec.mutable_checkpoint();
+}
+
+}  // namespace
+
+std::string LoadedJob::place(const std::string& path) const {
+  const auto found = origins.find(path);
+  return (found == origins.end() ? file : found->second) + ": " + path;
+}
+
+std::string resolve_data_folder(Storage& storage, const std::string& job_file) {
+  const char* given = std::getenv("MEANDER_DATA");
+  if (given != nullptr && *given != '\0') return given;
+  const std::string beside = "../shared/data";
+  if (storage.exists(beside)) return beside;
+  const auto folder = std::filesystem::path(job_file).parent_path();
+  const std::string of_project = (folder / ".." / beside).lexically_normal().string();
+  return storage.exists(of_project) ? of_project : "";
+}
+
+std::vector<std::string> batch_fields() {
+  return {"data.history", "data.order",        "data.train",  "data.negatives", "train.seed",
+          "train.epochs", "train.samples_max", "train.batch", "model.slots",    "cluster.workers"};
+}
+
+Result<LoadedJob> load_job(Storage& storage, const std::string& file,
+                           const std::vector<std::string>& sets) {
+  LoadedJob job;
+  job.file = file;
+  auto text = read_text(storage, file);
+  if (!text.ok()) return std::move(text).status().context("job file");
+  RETURN_IF_ERROR(read_yaml(text.value(), file, job.spec, job.origins));
+  RETURN_IF_ERROR(set_from_environment(job.spec, job.origins));
+  for (const std::string& set : sets) {
+    RETURN_IF_ERROR(set_field(set, "--set", job.spec, job.origins));
+  }
+  fill_defaults(job);
+  RETURN_IF_ERROR(check_job(job));
+  RETURN_IF_ERROR(expand_paths(storage, job));
+  return job;
+}
+
+}  // namespace meander::launch

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/plan.h"
+
+#include <cmath>
+#include <cstdio>
+
+#include "common/rng.h"
+#include "data/schema.h"
+#include "launch/suggest.h"
+#include "worker/dense_blocks.h"
+
+namespace meander::launch {
+namespace {
+
+// Distinct values that a context column is taken to have, for the range of its initial rows.
+constexpr double kContextValues = 64;
+// Statistics of a model are moving means: plain SGD of this rate on (mean - observed).
+constexpr float kStatisticsRate = 0.01f;
+
+Result<data::SlotSpec> find_slot(const data::PreparedLog& log, const LoadedJob& job,
+                                 const std::string& name) {
+  data::SlotSpec slot;
+  slot.name = name;
+  if (name == "item") {
+    slot.source = data::SlotSource::kItem;
+  } else if (name == "category" && log.has_category()) {
+    slot.source = data::SlotSource::kCategory;
+  } else if (name == "user") {
+    slot.source = data::SlotSource::kUser;
+  } else if (log.context_column(name)) {
+    slot.source = data::SlotSource::kContext;
+    slot.column = name;
+  } else {
+    std::vector<std::string> known = {"item", "user"};
+    if (log.has_category()) known.push_back("category");
+    known.insert(known.end(), log.context().begin(), log.context().end());
+    return invalid(job.place("model.slots") + ": the log has no '" + name + "'; it has " +
+                   join(known));
+  }
+  return slot;
+}
+
+bool is_in_history(const data::SlotSpec& slot) {
+  return slot.source == data::SlotSource::kItem || slot.source == data::SlotSource::kCategory;
+}
+
+// One table for each slot, those of a behaviour first.
+Result<std::vector<data::SlotSpec>> find_slots(const data::PreparedLog& log, const LoadedJob& job) {
+  const auto& given = job.spec.model().slots();
+  std::vector<std::string> names(given.begin(), given.end());
+  if (names.empty()) {
+    names = {"item"};
+    if (log.has_category()) names.push_back("category");
+  }
+  std::vector<data::SlotSpec> slots;
+  for (const std::string& name : names) {
+    ASSIGN_OR_RETURN(slots.emplace_back(), find_slot(log, job, name));
+  }
+  std::stable_partition(slots.begin(), slots.end(), is_in_history);
+  if (!is_in_history(slots.front())) {
+    return invalid(job.place("model.slots") + ": a history needs item or category");
+  }
+  for (std::size_t i = 0; i < slots.size(); ++i) slots[i].table = static_cast<std::uint32_t>(i);
+  return slots;
+}
+
+std::int32_t to_int(std::uint32_t value) { return static_cast<std::int32_t>(value); }
+
+models::ModelSpec model_spec(const job::Model& model, const data::PreparedLog& log,
+                             const std::vector<data::SlotSpec>& slots, const LoadedJob& job) {
+  models::ModelSpec spec;
+  spec.kind = model.kind();
+  for (const data::SlotSpec& slot : slots) {
+    spec.slots.push_back(
+        {slot.name, to_int(slot.table), to_int(model.embedding()), is_in_history(slot)});
+  }
+  spec.numeric_features = static_cast<std::int32_t>(log.numeric().size());
+  spec.hidden = to_int(model.hidden());
+  spec.layers = to_int(model.layers());
+  // A list that is given counts as it is, even when it is empty (a head without hidden layers).
+  if (job.is_given("model.attention")) {
+    spec.attention.assign(model.attention().begin(), model.attention().end());
+  }
+  if (job.is_given("model.head")) spec.head.assign(model.head().begin(), model.head().end());
+  spec.activation = model.activation();
+  spec.dice = model.dice();
+  spec.auxiliary_weight = model.auxiliary_weight();
+  spec.auxiliary_mean = model.auxiliary_mean();
+  return spec;
+}
+
+data::LogPart log_part(job::Range::Part part) {
+  switch (part) {
+    case job::Range::test:
+      return data::LogPart::kTest;
+    case job::Range::all:
+      return data::LogPart::kAll;
+    case job::Range::train:
+    case job::Range::none:
+      return data::LogPart::kTrain;
+  }
+  return data::LogPart::kTrain;
+}
+
+// The texts have been checked with the job.
+std::int64_t time_or(const std::string& text, std::int64_t otherwise) {
+  return text.empty() ? otherwise : data::parse_time_ms(text).value();
+}
+
+void set_range(data::StreamSpec& spec, const job::Range& range) {
+  spec.part = log_part(range.part());
+  spec.from_ms = time_or(range.from(), spec.from_ms);
+  spec.until_ms = time_or(range.until(), spec.until_ms);
+}
+
+data::NegativesSpec negatives_spec(const job::Negatives& negatives) {
+  data::NegativesSpec spec;
+  spec.kind = static_cast<data::NegativeKind>(negatives.kind());
+  spec.count = negatives.count();
+  spec.window_ms = std::llround(negatives.window_s() * 1000);
+  spec.exclude = static_cast<data::Exclude>(negatives.exclude());
+  return spec;
+}
+static_assert(static_cast<int>(data::NegativeKind::kPopular) == job::Negatives::popular);
+static_assert(static_cast<int>(data::NegativeKind::kUniform) == job::Negatives::uniform);
+static_assert(static_cast<int>(data::NegativeKind::kRecent) == job::Negatives::recent);
+static_assert(static_cast<int>(data::NegativeKind::kInBatch) == job::Negatives::in_batch);
+static_assert(static_cast<int>(data::NegativeKind::kNone) == job::Negatives::none);
+static_assert(static_cast<int>(data::Exclude::kHistory) == job::Negatives::history);
+static_assert(static_cast<int>(data::Exclude::kUser) == job::Negatives::user);
+
+data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSpec>& slots) {
+  data::StreamSpec spec;
+  spec.order = job.data().order() == job::Data::shuffle ? data::StreamOrder::kShuffle
+                                                        : data::StreamOrder::kTime;
+  spec.seed = job.train().seed();
+  spec.batch = job.train().batch();
+  spec.parts = job.train().parts();
+  spec.history = job.data().history();
+  spec.slots = slots;
+  spec.tables = static_cast<std::uint32_t>(slots.size());
+  spec.negatives = negatives_spec(job.data().negatives());
+  return spec;
+}
+
+wire::Optimizer wire_optimizer(const job::Optimizer& optimizer) {
+  wire::Optimizer wire;
+  switch (optimizer.kind()) {
+    case job::Optimizer::sgd:
+      wire.set_kind(wire::Optimizer::SGD);
+      break;
+    case job::Optimizer::adagrad:
+      wire.set_kind(wire::Optimizer::ADAGRAD);
+      break;
+    case job::Optimizer::rowwise_adagrad:
+      wire.set_kind(wire::Optimizer::ROWWISE_ADAGRAD);
+      break;
+    case job::Optimizer::adam:
+      wire.set_kind(wire::Optimizer::ADAM);
+      break;
+  }
+  wire.set_rate(optimizer.rate());
+  wire.set_beta1(optimizer.beta1());
+  wire.set_beta2(optimizer.beta2());
+  wire.set_epsilon(optimizer.epsilon());
+  wire.set_initial_accumulator(optimizer.initial_accumulator());
+  wire.set_l2(optimizer.l2());
+  return wire;
+}
+
+double distinct_values(const data::PreparedLog& log, data::SlotSource source) {
+  switch (source) {
+    case data::SlotSource::kItem:
+      return static_cast<double>(log.items().size());
+    case data::SlotSource::kCategory:
+      return static_cast<double>(log.categories());
+    case data::SlotSource::kUser:
+      return static_cast<double>(log.users());
+    case data::SlotSource::kContext:
+      return kContextValues;
+  }
+  return 1;
+}
+
+// Glorot and Bengio, 2010, for a table of n rows: uniform in +-sqrt(6 / (n + width)).
+float glorot_range(double rows, std::uint32_t width) {
+  return static_cast<float>(std::sqrt(6.0 / (rows + width)));
+}
+
+wire::TableSpec slot_table(const Plan& plan, const data::SlotSpec& slot) {
+  const job::Job& job = plan.job.spec;
+  wire::TableSpec table;
+  table.set_name(slot.name);
+  table.set_width(job.model().embedding());
+  *table.mutable_optimizer() = wire_optimizer(job.train().optimizer());
+  if (job.model().initial_rows() == job::Model::glorot) {
+    table.set_init_range(glorot_range(distinct_values(*plan.log, slot.source), table.width()));
+  }
+  table.set_seed(hash64(job.train().seed(), slot.table));
+  table.set_admit_count(job.train().admit_count());
+  return table;
+}
+
+std::vector<wire::TableSpec> table_specs(const Plan& plan) {
+  std::vector<wire::TableSpec> tables;
+  for (const data::SlotSpec& slot : plan.train.slots) tables.push_back(slot_table(plan, slot));
+  const auto dense = worker::dense_tables(*plan.graph, worker::WorkerOptions().dense_block);
+  for (std::size_t i = 0; i < dense.size(); ++i) {
+    wire::TableSpec& table = tables.emplace_back();
+    table.set_name(i == 0 ? "dense" : "statistics");
+    table.set_width(dense[i].block());
+    if (i == 0) {
+      *table.mutable_optimizer() = wire_optimizer(plan.job.spec.train().dense_optimizer());
+    } else {
+      table.mutable_optimizer()->set_kind(wire::Optimizer::SGD);
+      table.mutable_optimizer()->set_rate(kStatisticsRate);
+    }
+  }
+  return tables;
+}
+
+std::string model_identity(const Plan& plan) {
+  std::vector<std::string> slots;
+  for (const nn::SlotSpec& slot : plan.graph->slots()) {
+    slots.push_back(slot.name + ":" + std::to_string(slot.width));
+  }
+  std::uint64_t shapes = 0;
+  for (const nn::ParamSpec& param : plan.graph->params()) {
+    for (const char c : param.name) shapes = hash64(shapes, static_cast<unsigned char>(c));
+    shapes = hash64(shapes, static_cast<std::uint64_t>(param.rows),
+                    static_cast<std::uint64_t>(param.cols));
+  }
+  char text[20];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(shapes));
+  return plan.model.kind + " [" + join(slots) + "] " + text;
+}
+
+Result<std::shared_ptr<const data::PreparedLog>> open_log(Storage& storage, const LoadedJob& job) {
+  const std::string& path = job.spec.data().path();
+  auto log = data::PreparedLog::open(storage, path);
+  if (log.ok() || storage.exists(path)) {
+    if (log.ok()) return log;
+    return std::move(log).status().context(job.place("data.path"));
+  }
+  return not_found(job.place("data.path") + ": no prepared log '" + path +
+                   "'; write one with: meander prepare --format ... --in ... --out " + path);
+}
+
+// Batches of one data::Stream, in part: `count` of them from `first` on.
+class StreamSource final : public worker::BatchSource {
+ public:
+  StreamSource(std::unique_ptr<data::Stream> stream, PartitionMap partitions, std::uint64_t first,
+               std::uint64_t count)
+      : stream_(std::move(stream)),
+        partitions_(std::move(partitions)),
+        first_(first),
+        count_(count) {}
+  std::uint64_t batches() const override { return count_; }
+  Status build(std::uint64_t seq, data::Batch& batch) override {
+    CHECK_LT(seq, count_);
+    stream_->build(first_ + seq, partitions_, batch);
+    return {};
+  }
+
+ private:
+  std::unique_ptr<data::Stream> stream_;
+  PartitionMap partitions_;
+  std::uint64_t first_, count_;
+};
+
+}  // namespace
+
+std::uint32_t Plan::lanes() const {
+  const job::Cluster& cluster = job.spec.cluster();
+  return cluster.lanes() == 0 ? cluster.ps() : cluster.lanes();
+}
+
+std::int64_t Plan::staleness() const {
+  switch (job.spec.train().mode()) {
+    case job::Train::bsp:
+      return 0;
+    case job::Train::ssp:
+      return job.spec.train().staleness();
+    case job::Train::asp:
+      return -1;
+  }
+  return 0;
+}
+
+Result<Plan> make_plan(Storage& storage, LoadedJob job) {
+  Plan plan;
+  plan.job = std::move(job);
+  const job::Job& spec = plan.job.spec;
+  ASSIGN_OR_RETURN(plan.log, open_log(storage, plan.job));
+  ASSIGN_OR_RETURN(const std::vector<data::SlotSpec> slots, find_slots(*plan.log, plan.job));
+  plan.model = model_spec(spec.model(), *plan.log, slots, plan.job);
+  auto graph = models::build_model(plan.model);
+  if (!graph.ok()) return std::move(graph).status().context(plan.job.file + ": model");
+  plan.graph = std::make_shared<const nn::Graph>(std::move(graph).value());
+
+  plan.train = stream_spec(spec, slots);
+  set_range(plan.train, spec.data().train());
+  plan.train.count = plan.workers();
+  plan.train.epochs = spec.train().epochs();
+  plan.train.samples_max = spec.train().samples_max();
+  plan.train.auxiliary = plan.graph->needs_negatives();
+  plan.trains = spec.data().train().part() != job::Range::none;
+
+  plan.held_out = stream_spec(spec, slots);
+  set_range(plan.held_out, spec.data().test());
+  plan.held_out.order = data::StreamOrder::kTime;
+  plan.evaluates = spec.data().test().part() != job::Range::none && plan.log->test_targets() > 0;
+
+  // What a stream cannot do on this log is found here, before any role starts.
+  if (plan.trains) {
+    auto stream = data::Stream::open(plan.log, plan.train);
+    if (!stream.ok()) return std::move(stream).status().context(plan.job.file + ": data.train");
+  }
+  if (plan.evaluates) {
+    auto stream = data::Stream::open(plan.log, plan.held_out);
+    if (!stream.ok()) return std::move(stream).status().context(plan.job.file + ": data.test");
+    plan.evaluates = stream.value()->batches() > 0;
+  }
+  plan.tables = table_specs(plan);
+  plan.identity = model_identity(plan);
+  return plan;
+}
+
+scheduler::SchedulerOptions scheduler_options(const Plan& plan, std::uint64_t cluster) {
+  const job::Job& job = plan.job.spec;
+  scheduler::SchedulerOptions options;
+  options.cluster = cluster;
+  options.lanes = plan.lanes();
+  options.workers = plan.workers();
+  options.streams = plan.workers();
+  options.staleness = plan.staleness();
+  options.tables = plan.tables;
+  const std::vector<float> dense = plan.graph->initial_dense(job.train().seed());
+  auto table = static_cast<std::uint32_t>(plan.graph->tables());
+  for (const worker::DenseBlocks& blocks :
+       worker::dense_tables(*plan.graph, worker::WorkerOptions().dense_block)) {
+    scheduler::SchedulerOptions::Preset preset;
+    preset.table = table++;
+    preset.keys = blocks.keys();
+    preset.rows.resize(blocks.blocks() * blocks.block());
+    blocks.scatter(dense, preset.rows);
+    options.presets.push_back(std::move(preset));
+  }
+  options.train = plan.trains;
+  options.evaluate = plan.evaluates;
+  options.model = plan.identity;
+  options.job = write_yaml(job, nullptr);
+  options.checkpoint_dir = job.checkpoint().dir();
+  options.checkpoint_every_s = job.checkpoint().every_s();
+  options.keep = job.checkpoint().keep();
+  options.heartbeat = std::chrono::milliseconds(job.cluster().heartbeat_ms());
+  options.lease = std::chrono::milliseconds(job.cluster().lease_ms());
+  options.join = std::chrono::seconds(job.cluster().join_s());
+  return options;
+}
+
+worker::OpenStream open_stream(const Plan& plan) {
+  return [log = plan.log, spec = plan.train](
+             std::uint32_t index,
+             const PartitionMap& partitions) -> Result<std::unique_ptr<worker::BatchSource>> {
+    data::StreamSpec of_stream = spec;
+    of_stream.index = index;
+    ASSIGN_OR_RETURN(auto stream, data::Stream::open(log, of_stream));
+    const std::uint64_t batches = stream->batches();
+    return std::unique_ptr<worker::BatchSource>(
+        std::make_unique<StreamSource>(std::move(stream), partitions, 0, batches));
+  };
+}
+
+worker::OpenSlice open_slice(const Plan& plan) {
+  return [log = plan.log, spec = plan.held_out](
+             std::uint32_t slice, std::uint32_t slices,
+             const PartitionMap& partitions) -> Result<std::unique_ptr<worker::BatchSource>> {
+    ASSIGN_OR_RETURN(auto stream, data::Stream::open(log, spec));
+    const std::uint64_t all = stream->batches();
+    const std::uint64_t first = all * slice / slices, end = all * (slice + 1) / slices;
+    return std::unique_ptr<worker::BatchSource>(
+        std::make_unique<StreamSource>(std::move(stream), partitions, first, end - first));
+  };
+}
+
+}  // namespace meander::launch
