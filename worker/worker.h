@@ -15,9 +15,9 @@
 
 namespace meander::worker {
 
-// Where a worker's batches come from; launch/ builds it from the job (data::Stream behind it), tests
-// from what they like. Each call is a pure function of its arguments, and may run on any thread, one
-// call per source at a time.
+// Where a worker's batches come from; launch/ builds it from the job (data::Stream behind it),
+// tests from what they like. Each call is a pure function of its arguments, and may run on any
+// thread, one call per source at a time.
 class BatchSource {
  public:
   virtual ~BatchSource() = default;

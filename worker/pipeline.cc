@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/pipeline.h"
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "common/check.h"
+
+namespace meander::worker {
+namespace {
+
+// The name under which the batches of a slice are pulled: no stream is called so.
+constexpr std::uint32_t kSliceStream = ~0u;
+
+}  // namespace
+
+// A stream under lease, or a slice being scored.
+struct Pipeline::Run {
+  std::uint32_t stream = 0;
+  std::uint64_t epoch = 0;
+  bool read_only = false;
+  std::uint32_t slice = 0, slices = 0;
+  std::unique_ptr<BatchSource> source;  // null until it is opened
+  std::uint64_t next_build = 0;         // seq
+  std::uint64_t started = 0;            // first seq whose pull was not sent
+  std::uint64_t acked = 0;              // first seq not acknowledged
+  std::uint64_t end = 0;                // one past the last seq; known once opened
+  std::uint64_t until = 0;              // while paused: seqs below may start
+  bool building = false, dropped = false, ended = false;
+  bool end_taken = false, end_arrived = false;  // with the metrics
+  double progress = 0;
+  std::deque<StepPtr> steps;  // seqs acked, acked + 1, ...
+  Accumulator scores;         // of a slice
+
+  bool complete() const { return source != nullptr && acked == end; }
+};
+
+Pipeline::Pipeline(const WorkerOptions& options, const nn::Graph& graph, OpenStream open_stream,
+                   OpenSlice open_slice, net::Transport& transport, Executor& executor)
+    : options_(options),
+      open_stream_(std::move(open_stream)),
+      open_slice_(std::move(open_slice)),
+      transport_(transport),
+      executor_(executor),
+      trainer_(graph, options.dense_block, options.clip_norm) {
+  CHECK_GT(options.depth, 0u);
+}
+
+Pipeline::~Pipeline() = default;
+
+Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& lane_endpoints) {
+  for (const auto& [stream, run] : streams_) run->dropped = true;
+  streams_.clear();
+  if (slice_) slice_->dropped = true;
+  slice_ = nullptr;
+  metrics_.clear();
+  fenced_.clear();
+  paused_ = false;
+  client_ = std::make_unique<ps::Client>(
+      transport_, ps::ClientOptions{.widths = trainer_.widths(), .cluster = cluster},
+      ps::Client::Events{
+          .pulled = [this](TimePoint, ps::BatchId id,
+                           std::vector<Buffer> rows) { pulled(id, std::move(rows)); },
+          .pushed = [this](TimePoint, ps::BatchId id) { pushed(id); },
+          .fenced = [this](TimePoint, std::uint32_t stream) { fenced_.push_back(stream); }});
+  RETURN_IF_ERROR(client_->set_lanes(lane_endpoints));
+  // The number of lanes is the run's, so batches being built or computed are still cut right.
+  if (partitions_.lanes() == 0) {
+    partitions_ = client_->partitions();
+    trainer_.set_partitions(partitions_);
+  }
+  CHECK_EQ(partitions_.lanes(), lane_endpoints.size());
+  return {};
+}
+
+void Pipeline::lease(std::uint32_t stream, std::uint64_t epoch, std::uint64_t next) {
+  const auto held = streams_.find(stream);
+  if (held != streams_.end()) drop(RunPtr(held->second));
+  auto run = std::make_shared<Run>();
+  run->stream = stream;
+  run->epoch = epoch;
+  run->next_build = run->started = run->acked = next;
+  streams_[stream] = run;
+}
+
+void Pipeline::drop(const RunPtr& run) {
+  run->dropped = true;
+  client_->drop(run->stream);
+  streams_.erase(run->stream);
+}
+
+void Pipeline::pause() {
+  paused_ = true;
+  for (const auto& [stream, run] : streams_) run->until = 0;
+}
+
+void Pipeline::run_to(std::uint32_t stream, std::uint64_t until) {
+  const auto run = streams_.find(stream);
+  if (run != streams_.end()) run->second->until = until;
+}
+
+void Pipeline::resume() { paused_ = false; }
+
+bool Pipeline::drained() const {
+  return std::ranges::all_of(streams_, [](const auto& entry) {
+    const Run& run = *entry.second;
+    return run.ended || (run.acked == run.started && run.acked >= run.until);
+  });
+}
+
+std::vector<wire::StreamProgress> Pipeline::progress() const {
+  std::vector<wire::StreamProgress> all;
+  for (const auto& [stream, run] : streams_) {
+    wire::StreamProgress& progress = all.emplace_back();
+    progress.set_stream(stream);
+    progress.set_epoch(run->epoch);
+    progress.set_started(run->started);
+    progress.set_acked(run->acked);
+    progress.set_ended(run->end_arrived);
+    progress.set_progress(run->progress);
+  }
+  return all;
+}
+
+Accumulator Pipeline::take_metrics() {
+  for (const auto& [stream, run] : streams_) run->end_taken = run->ended;
+  return std::exchange(metrics_, {});
+}
+
+bool Pipeline::metrics_arrived() {
+  bool has_news = false;
+  for (const auto& [stream, run] : streams_) {
+    has_news |= run->end_taken && !run->end_arrived;
+    run->end_arrived = run->end_taken;
+  }
+  return has_news;
+}
+
+bool Pipeline::has_end() const {
+  return std::ranges::any_of(
+      streams_, [](const auto& entry) { return entry.second->ended && !entry.second->end_taken; });
+}
+
+void Pipeline::evaluate(std::uint32_t slice, std::uint32_t slices) {
+  if (slice_ && slice_->slice == slice && slice_->slices == slices) return;
+  if (slice_) {
+    slice_->dropped = true;
+    client_->drop(kSliceStream);
+  }
+  slice_ = std::make_shared<Run>();
+  slice_->stream = kSliceStream;
+  slice_->epoch = ++slices_opened_;
+  slice_->read_only = true;
+  slice_->slice = slice;
+  slice_->slices = slices;
+}
+
+const Accumulator* Pipeline::evaluation() const {
+  return slice_ && slice_->complete() ? &slice_->scores : nullptr;
+}
+
+bool Pipeline::on_message(TimePoint now, const net::Message& message) {
+  return client_ && client_->on_message(now, message);
+}
+
+TimePoint Pipeline::next_timer() const {
+  if (work_done_) return TimePoint::min();
+  return client_ ? client_->next_timer() : kNever;
+}
+
+void Pipeline::advance(TimePoint now) {
+  if (!client_) return;
+  if (client_->next_timer() <= now) client_->on_timer(now);
+  drop_fenced();
+  // With an executor that works at once, each round may finish work for the next.
+  do {
+    work_done_ = false;
+    for (const RunPtr& run : in_turn()) {
+      if (!status_.ok() || run->dropped) continue;
+      open(run);
+      build(run);
+      send_pulls(now, *run);
+      compute(run);
+      for (std::size_t i = 0; i < run->steps.size(); ++i) send_push(now, *run, run->steps[i]);
+      finish_steps(*run);
+    }
+  } while (work_done_);
+}
+
+// Every run, beginning behind the one that was computed last.
+std::vector<Pipeline::RunPtr> Pipeline::in_turn() const {
+  std::vector<RunPtr> runs;
+  const auto first = streams_.upper_bound(last_computed_);
+  for (auto it = first; it != streams_.end(); ++it) runs.push_back(it->second);
+  for (auto it = streams_.begin(); it != first; ++it) runs.push_back(it->second);
+  if (slice_) runs.push_back(slice_);
+  return runs;
+}
+
+Pipeline::StepPtr Pipeline::new_step() {
+  for (const StepPtr& step : steps_) {
+    if (step.use_count() > 1) continue;
+    std::atomic_thread_fence(std::memory_order_acquire);  // whoever held it has read it
+    return step;
+  }
+  return steps_.emplace_back(std::make_shared<Step>());
+}
+
+Pipeline::Run* Pipeline::find(const ps::BatchId& id) {
+  RunPtr run;
+  if (id.stream == kSliceStream) {
+    run = slice_;
+  } else if (const auto it = streams_.find(id.stream); it != streams_.end()) {
+    run = it->second;
+  }
+  return run && run->epoch == id.epoch ? run.get() : nullptr;
+}
+
+bool Pipeline::may_start(const Run& run, std::uint64_t seq) const {
+  return run.read_only || !paused_ || seq < run.until;
+}
+
+void Pipeline::open(const RunPtr& run) {
+  if (run->source || opening_) return;
+  opening_ = true;
+  using Opened = Result<std::unique_ptr<BatchSource>>;
+  auto source = std::make_shared<Opened>(nullptr);
+  executor_.submit(
+      [this, run, source] {
+        *source = run->read_only ? open_slice_(run->slice, run->slices, partitions_)
+                                 : open_stream_(run->stream, partitions_);
+      },
+      [this, run, source] {
+        opening_ = false;
+        work_done_ = true;
+        if (!run->dropped) opened(*run, std::move(*source));
+      });
+}
+
+void Pipeline::opened(Run& run, Result<std::unique_ptr<BatchSource>> source) {
+  if (!source.ok()) {
+    status_ = std::move(source).status();
+    return;
+  }
+  run.source = std::move(source).value();
+  run.end = run.source->batches();
+  // A stream without further batches still has to tell the lanes that it has ended.
+  if (!run.read_only && run.end <= run.acked) run.end = run.acked + 1;
+}
+
+void Pipeline::build(const RunPtr& run) {
+  if (!run->source || run->building || run->next_build == run->end) return;
+  if (run->steps.size() > options_.depth) return;
+  const StepPtr step = new_step();
+  const std::uint64_t seq = run->next_build++;
+  step->state = Step::kBuilding;
+  step->id = {.stream = run->stream, .epoch = run->epoch, .seq = seq};
+  step->last = seq + 1 == run->end;
+  run->steps.push_back(step);
+  run->building = true;
+  auto status = std::make_shared<Status>();
+  executor_.submit(
+      [run, step, status, seq] {
+        if (seq < run->source->batches()) {
+          *status = run->source->build(seq, step->batch);
+        } else {
+          step->batch.samples = 0;
+          step->batch.progress = 1;
+        }
+      },
+      [this, run, step, status] {
+        run->building = false;
+        work_done_ = true;
+        step->state = Step::kBuilt;
+        if (!status->ok() && status_.ok() && !run->dropped) status_ = std::move(*status);
+      });
+}
+
+void Pipeline::send_pulls(TimePoint now, Run& run) {
+  while (run.started - run.acked < options_.depth && run.started - run.acked < run.steps.size()) {
+    const StepPtr& step = run.steps[run.started - run.acked];
+    if (step->state != Step::kBuilt || !may_start(run, run.started)) return;
+    step->state = Step::kPulling;
+    client_->pull(now, step->id, trainer_.keys(step), run.read_only);
+    ++run.started;
+  }
+}
+
+void Pipeline::pulled(ps::BatchId id, std::vector<Buffer> rows) {
+  Run* run = find(id);
+  if (run == nullptr || id.seq < run->acked || id.seq >= run->started) return;
+  Step& step = *run->steps[id.seq - run->acked];
+  if (step.state != Step::kPulling) return;
+  step.rows = std::move(rows);
+  step.state = step.empty() ? Step::kComputed : Step::kPulled;
+}
+
+// The first batch that is not computed yet, if its rows are there.
+void Pipeline::compute(const RunPtr& run) {
+  if (computing_) return;
+  const auto next = std::ranges::find_if(
+      run->steps, [](const StepPtr& step) { return step->state < Step::kComputed; });
+  if (next == run->steps.end() || (*next)->state != Step::kPulled) return;
+  const StepPtr step = *next;
+  step->state = Step::kComputing;
+  computing_ = true;
+  if (!run->read_only) last_computed_ = run->stream;
+  executor_.submit(
+      [this, step, read_only = run->read_only] {
+        read_only ? trainer_.infer(*step, executor_) : trainer_.train(*step, executor_);
+      },
+      [this, step] {
+        computing_ = false;
+        work_done_ = true;
+        step->state = Step::kComputed;
+      });
+}
+
+void Pipeline::send_push(TimePoint now, Run& run, const StepPtr& step) {
+  if (step->state != Step::kComputed) return;
+  if (run.read_only) {
+    client_->release(step->id);
+    step->state = Step::kAcked;
+  } else {
+    step->state = Step::kPushing;
+    client_->push(now, step->id, trainer_.gradients(step), step->last);
+  }
+}
+
+void Pipeline::pushed(ps::BatchId id) {
+  Run* run = find(id);
+  if (run == nullptr || id.seq < run->acked || id.seq >= run->started) return;
+  Step& step = *run->steps[id.seq - run->acked];
+  if (step.state == Step::kPushing) step.state = Step::kAcked;
+}
+
+void Pipeline::finish_steps(Run& run) {
+  while (!run.steps.empty() && run.steps.front()->state == Step::kAcked) {
+    Step& step = *run.steps.front();
+    Accumulator& sums = run.read_only ? run.scores : metrics_;
+    if (!step.empty()) {
+      sums.samples += step.batch.samples;
+      sums.batches += 1;
+      const bool is_tail = !run.read_only && step.batch.progress > Accumulator::kTailFrom;
+      add_scores(step, is_tail ? sums.tail : sums.head);
+      if (!run.read_only) sums.loss_sum += step.loss;
+    }
+    run.progress = step.batch.progress;
+    run.ended = step.last;
+    step.rows.clear();
+    run.steps.pop_front();
+    ++run.acked;
+    work_done_ = true;  // the next one may start
+  }
+}
+
+// The client is in the middle of a message: its words on this stream can be taken away only later.
+void Pipeline::drop_fenced() {
+  for (std::uint32_t stream : std::exchange(fenced_, {})) {
+    const auto run = streams_.find(stream);
+    if (run != streams_.end()) drop(RunPtr(run->second));
+  }
+}
+
+}  // namespace meander::worker

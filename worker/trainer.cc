@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "worker/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/check.h"
+
+namespace meander::worker {
+namespace {
+
+void bind_columns(const std::vector<std::vector<std::uint32_t>>& columns,
+                  std::vector<std::span<const std::uint32_t>>& spans) {
+  spans.assign(columns.begin(), columns.end());
+}
+
+std::int32_t groups_of(const data::Batch& batch) {
+  std::int32_t groups = 0;
+  for (const data::Part& part : batch.parts) groups += part.groups;
+  return groups;
+}
+
+}  // namespace
+
+std::span<float> Floats::take(std::size_t size) {
+  const std::size_t bytes = size * sizeof(float);
+  if (bytes > memory_.size()) memory_ = Buffer::allocate(bytes + bytes / 4);
+  floats_ = {reinterpret_cast<float*>(memory_.data()), size};
+  return floats_;
+}
+
+void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& input) {
+  input.layout = {.groups = part.groups,
+                  .candidates = part.candidates,
+                  .lengths = part.lengths,
+                  .step_rows = part.step_rows,
+                  .step_offset = part.step_offset,
+                  .history_rows = 0,
+                  .batch_groups = groups_of(batch),
+                  .batch_longest = static_cast<std::int32_t>(batch.longest)};
+  if (!part.step_rows.empty()) {
+    input.layout.history_rows = part.step_offset.back() + part.step_rows.back();
+  }
+  bind_columns(part.target, input.columns[static_cast<int>(nn::Source::kTarget)]);
+  bind_columns(part.history, input.columns[static_cast<int>(nn::Source::kHistory)]);
+  bind_columns(part.negative, input.columns[static_cast<int>(nn::Source::kNegative)]);
+  input.negative_valid = part.negative_valid;
+  input.label = part.label;
+  input.numeric = part.numeric;
+}
+
+void add_scores(const Step& step, ScoreSums& scores) {
+  const float* logit = step.logits.get().data();
+  for (const data::Part& part : step.batch.parts) {
+    for (float label : part.label) scores.add(*logit++, label > 0.5f);
+  }
+}
+
+Trainer::Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm)
+    : graph_(graph),
+      clip_norm_(clip_norm),
+      dense_(dense_tables(graph, dense_block)),
+      session_(graph) {}
+
+std::vector<std::uint32_t> Trainer::widths() const {
+  std::vector<std::uint32_t> widths;
+  for (std::int32_t t = 0; t < graph_.tables(); ++t) widths.push_back(graph_.table_width(t));
+  for (const DenseBlocks& table : dense_) widths.push_back(table.block());
+  return widths;
+}
+
+void Trainer::set_partitions(const PartitionMap& partitions) {
+  dense_keys_.clear();
+  for (DenseBlocks& table : dense_) {
+    table.group(partitions);
+    dense_keys_.push_back(Buffer::own(table.keys()));
+  }
+}
+
+std::vector<Buffer> Trainer::keys(const std::shared_ptr<Step>& step) const {
+  std::vector<Buffer> all(graph_.tables() + dense_.size());
+  if (step->empty()) return all;
+  CHECK_EQ(step->batch.keys.size(), static_cast<std::size_t>(graph_.tables()));
+  for (std::int32_t t = 0; t < graph_.tables(); ++t) {
+    const std::vector<std::uint64_t>& keys = step->batch.keys[t];
+    all[t] = Buffer::view(keys.data(), keys.size() * sizeof(std::uint64_t), step);
+  }
+  std::ranges::copy(dense_keys_, all.begin() + graph_.tables());
+  return all;
+}
+
+std::vector<Buffer> Trainer::gradients(const std::shared_ptr<Step>& step) const {
+  std::vector<Buffer> all(graph_.tables() + dense_.size());
+  if (step->empty()) return all;
+  for (std::size_t t = 0; t < all.size(); ++t) {
+    const std::span<float> values = step->gradients[t].get();
+    all[t] = Buffer::view(values.data(), values.size_bytes(), step);
+  }
+  return all;
+}
+
+void Trainer::bind(Step& step) {
+  const data::Batch& batch = step.batch;
+  parts_used_ = batch.parts.size();
+  if (parts_.size() < parts_used_) parts_.resize(parts_used_);
+  for (std::size_t p = 0; p < parts_used_; ++p) bind_part(batch, batch.parts[p], parts_[p]);
+  tables_.clear();
+  for (std::int32_t t = 0; t < graph_.tables(); ++t) {
+    const std::int32_t width = graph_.table_width(t);
+    const std::span<const float> rows = step.rows[t].as<float>();
+    CHECK_EQ(rows.size(), batch.keys[t].size() * width);
+    tables_.push_back({rows.data(), static_cast<std::int32_t>(batch.keys[t].size()), width, width});
+  }
+  const std::span<float> dense = step.dense.take(graph_.dense_size());
+  for (std::size_t d = 0; d < dense_.size(); ++d) {
+    dense_[d].gather(step.rows[graph_.tables() + d].as<float>(), dense);
+  }
+  step.logits.take(batch.samples);
+}
+
+void Trainer::bind_gradients(Step& step) {
+  step.gradients.resize(graph_.tables() + dense_.size());
+  dtables_.clear();
+  for (std::int32_t t = 0; t < graph_.tables(); ++t) {
+    const nn::ConstMatrix& rows = tables_[t];
+    float* drows = step.gradients[t].take(static_cast<std::size_t>(rows.rows) * rows.cols).data();
+    dtables_.push_back({drows, rows.rows, rows.cols, rows.cols});
+  }
+  step.ddense.take(graph_.dense_size());
+}
+
+void Trainer::clip(std::span<float> ddense) const {
+  if (clip_norm_ <= 0) return;
+  double squares = 0;
+  for (std::size_t i = 0; i < graph_.dense_trained(); ++i) squares += double{ddense[i]} * ddense[i];
+  const double norm = std::sqrt(squares);
+  if (norm <= clip_norm_) return;
+  const auto scale = static_cast<float>(clip_norm_ / norm);
+  for (std::size_t i = 0; i < graph_.dense_trained(); ++i) ddense[i] *= scale;
+}
+
+void Trainer::train(Step& step, Executor& executor) {
+  bind(step);
+  bind_gradients(step);
+  nn::StepOutput output{
+      .dtables = dtables_, .ddense = step.ddense.get(), .logits = step.logits.get()};
+  session_.train(
+      {.parts = {parts_.data(), parts_used_}, .tables = tables_, .dense = step.dense.get()},
+      executor, output);
+  step.loss = output.loss;
+  clip(output.ddense);
+  for (std::size_t d = 0; d < dense_.size(); ++d) {
+    const DenseBlocks& table = dense_[d];
+    table.scatter(output.ddense,
+                  step.gradients[graph_.tables() + d].take(table.blocks() * table.block()));
+  }
+}
+
+void Trainer::infer(Step& step, Executor& executor) {
+  bind(step);
+  session_.infer(
+      {.parts = {parts_.data(), parts_used_}, .tables = tables_, .dense = step.dense.get()},
+      executor, step.logits.get());
+}
+
+}  // namespace meander::worker

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/buffer.h"
+#include "common/executor.h"
+#include "common/metrics.h"
+#include "common/partition.h"
+#include "data/batch.h"
+#include "nn/graph.h"
+#include "ps/client.h"
+#include "worker/dense_blocks.h"
+
+namespace meander::worker {
+
+// Float memory that grows and is used again.
+class Floats {
+ public:
+  // `size` floats at a cache line, not initialised; the former contents are lost.
+  std::span<float> take(std::size_t size);
+  std::span<float> get() { return floats_; }
+  std::span<const float> get() const { return floats_; }
+
+ private:
+  Buffer memory_;
+  std::span<float> floats_;
+};
+
+// One batch on its way through a worker, with all memory that it needs. Buffers handed to the
+// parameter server are views that hold the step, so its memory is free when nobody else holds it.
+struct Step {
+  enum State { kBuilding, kBuilt, kPulling, kPulled, kComputing, kComputed, kPushing, kAcked };
+  State state = kBuilding;
+  ps::BatchId id;
+  bool last = false;  // of its stream
+  data::Batch batch;
+  std::vector<Buffer> rows;       // pulled, by table
+  Floats dense, ddense, logits;   // (dense_size), (dense_size), (samples)
+  std::vector<Floats> gradients;  // by table: (keys, width)
+  double loss = 0;
+
+  // A stream may end with a step that holds no samples: it pulls and pushes nothing.
+  bool empty() const { return batch.samples == 0; }
+};
+
+// Runs the model on steps. The parameter server's tables are the graph's and, behind them, those of
+// the dense vector (dense_tables()). train() and infer() belong to one thread at a time.
+class Trainer {
+ public:
+  Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm);
+
+  // Floats of a row, by table.
+  std::vector<std::uint32_t> widths() const;
+  // Before the first keys(), and not while a step is being worked on.
+  void set_partitions(const PartitionMap& partitions);
+
+  // What to pull and to push for a step; the buffers keep it alive.
+  std::vector<Buffer> keys(const std::shared_ptr<Step>& step) const;
+  std::vector<Buffer> gradients(const std::shared_ptr<Step>& step) const;
+
+  // From step.rows to gradients, logits and loss. The dense gradient is scaled down to clip_norm
+  // (0: never); statistics are not part of it.
+  void train(Step& step, Executor& executor);
+  // From step.rows to logits.
+  void infer(Step& step, Executor& executor);
+
+ private:
+  void bind(Step& step);
+  void bind_gradients(Step& step);
+  void clip(std::span<float> ddense) const;
+
+  const nn::Graph& graph_;
+  const float clip_norm_;
+  std::vector<DenseBlocks> dense_;
+  std::vector<Buffer> dense_keys_;
+  nn::Session session_;
+  // Of the step being worked on.
+  std::vector<nn::PartInput> parts_;
+  std::vector<nn::ConstMatrix> tables_;
+  std::vector<nn::Matrix> dtables_;
+  std::size_t parts_used_ = 0;
+};
+
+// The part of a batch as the graph sees it: spans only. `part` must outlive it.
+void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& input);
+
+// Adds the logits of a step and its labels to `scores`.
+void add_scores(const Step& step, ScoreSums& scores);
+
+}  // namespace meander::worker
