@@ -2,13 +2,13 @@
 #include <xmmintrin.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
 
 #include "common/check.h"
 #include "nn/graph.h"
+#include "nn/ops/click.h"
 
 namespace meander::nn {
 namespace {
@@ -84,15 +84,6 @@ struct Workspace {
         grads(graph.tensor_specs().size()),
         dtables(graph.tables()) {}
 };
-
-double cross_entropy(std::span<const float> logits, std::span<const float> labels) {
-  double sum = 0;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    const double x = logits[i];
-    sum += std::max(x, 0.0) - x * labels[i] + std::log1p(std::exp(-std::abs(x)));
-  }
-  return sum / static_cast<double>(logits.size());
-}
 
 }  // namespace
 
@@ -171,16 +162,18 @@ void Session::Memory::begin(const StepInput& step, bool is_training) {
 // The batch's own layout: sample and group rows of the parts, one part after another.
 void Session::Memory::size_batch() {
   batch_layout = {};
-  const Layout& first = input->parts[0].layout;
-  batch_layout.candidates = first.candidates;
   for (const PartInput& part : input->parts) {
-    CHECK_EQ(part.layout.candidates, first.candidates);
-    batch_layout.groups += part.layout.groups;
+    const Layout& layout = part.layout;
+    if (layout.groups == 0) continue;  // a small batch may leave parts empty
+    if (batch_layout.groups == 0) batch_layout.candidates = layout.candidates;
+    CHECK_EQ(layout.candidates, batch_layout.candidates);
+    batch_layout.groups += layout.groups;
+    batch_layout.batch_groups = layout.batch_groups;
+    batch_layout.batch_longest = layout.batch_longest;
   }
-  CHECK_GT(batch_layout.groups, 0);
-  CHECK_EQ(first.batch_groups, batch_layout.groups) << "parts must know the size of their batch";
-  batch_layout.batch_groups = batch_layout.groups;
-  batch_layout.batch_longest = first.batch_longest;
+  CHECK_GT(batch_layout.groups, 0) << "an empty batch";
+  CHECK_EQ(batch_layout.batch_groups, batch_layout.groups)
+      << "parts must know the size of their batch";
 }
 
 void Session::Memory::bind_inputs() {
@@ -402,7 +395,7 @@ void Session::train(const StepInput& input, Executor& executor, StepOutput& outp
   CHECK_EQ(output.logits.size(), m.logits().size());
   std::ranges::copy(m.logits(), output.logits.begin());
   output.loss = m.loss();
-  output.cross_entropy = cross_entropy(m.logits(), m.labels);
+  output.cross_entropy = binary_cross_entropy(m.logits(), m.labels);
 }
 
 void Session::infer(const StepInput& input, Executor& executor, std::span<float> logits) {

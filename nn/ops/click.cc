@@ -58,12 +58,9 @@ class ClickLoss final : public Op {
     if (!context.training) return;
     const Matrix logits = context.value(logits_);
     CHECK_EQ(context.labels.size(), static_cast<std::size_t>(logits.rows)) << name_;
-    double sum = 0;
-    for (std::int32_t r = 0; r < logits.rows; ++r) {
-      const double x = *logits.row(r);
-      sum += std::max(x, 0.0) - x * context.labels[r] + std::log1p(std::exp(-std::abs(x)));
-    }
-    *context.loss += weight_ * sum / context.layout->batch_samples();
+    const Layout& layout = *context.layout;
+    const double mean = binary_cross_entropy({logits.data, context.labels.size()}, context.labels);
+    *context.loss += weight_ * mean * layout.samples() / layout.batch_samples();
   }
 
   void backward(const OpContext& context) const override {
@@ -96,6 +93,15 @@ TensorId pair_logit(Graph& graph, std::string name, TensorId pair) {
 void click_loss(Graph& graph, std::string name, TensorId logits, float weight) {
   CHECK(graph.spec(logits).rows == Rows::kSample && graph.spec(logits).width == 1) << name;
   graph.add(std::make_unique<ClickLoss>(std::move(name), graph.scope(), logits, weight));
+}
+
+double binary_cross_entropy(std::span<const float> logits, std::span<const float> labels) {
+  double sum = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const double x = logits[i];
+    sum += std::max(x, 0.0) - x * labels[i] + std::log1p(std::exp(-std::abs(x)));
+  }
+  return logits.empty() ? 0 : sum / static_cast<double>(logits.size());
 }
 
 }  // namespace meander::nn

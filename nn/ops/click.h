@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "nn/graph.h"
@@ -15,5 +16,8 @@ TensorId pair_logit(Graph& graph, std::string name, TensorId pair);
 // a mean over the samples of the batch. DIN and DIEN take the mean over the two columns of their
 // softmax, which is half of that: weight 0.5.
 void click_loss(Graph& graph, std::string name, TensorId logits, float weight);
+
+// The mean of -log(probability of the label), natural logarithm; 0 of nothing.
+double binary_cross_entropy(std::span<const float> logits, std::span<const float> labels);
 
 }  // namespace meander::nn
