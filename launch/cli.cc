@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "launch/signals.h"
 #include "launch/suggest.h"
+#include "launch/version.h"
 
 namespace meander::launch {
 namespace {
@@ -102,7 +103,7 @@ void print_result(const Context& context) {
 }
 
 int finish(const Context& context, const Status& status) {
-  if (status.ok() || status.code() == Code::kInterrupted) print_result(context);
+  if (status.ok() || !context.result.empty()) print_result(context);
   if (!status.ok()) std::fprintf(stderr, "meander: %s\n", status.message().c_str());
   return exit_code(status);
 }
@@ -118,9 +119,20 @@ Status guarded(const std::function<Status()>& action) {
   }
 }
 
+void add_version(CLI::App& app, Context& context) {
+  CLI::App& command =
+      add_command(app, context, "version", "Prints the version.", "meander version --json");
+  command.callback([&context] {
+    context.action = [&context]() -> Status {
+      context.result = {{"version", kVersion}};
+      context.summary = std::string("meander ") + kVersion;
+      return {};
+    };
+  });
+}
+
 constexpr AddCommand kCommands[] = {
-    add_generate,
-    add_prepare,
+    add_generate, add_prepare, add_checkpoint, add_doctor, add_completion, add_version,
 };
 
 }  // namespace

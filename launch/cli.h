@@ -29,7 +29,7 @@ struct Context {
 
   // Set by the callback of the chosen command, run once the whole command line has been read.
   std::function<Status()> action;
-  // What the command found out. Printed when it succeeds, or when it was interrupted in order.
+  // What the command found out. Printed when it succeeds, and whenever it is not empty.
   boost::json::object result;
   // The same for people, printed without --json.
   std::string summary;
@@ -49,6 +49,9 @@ int exit_code(const Status& status);
 using AddCommand = void (*)(CLI::App& app, Context& context);
 void add_generate(CLI::App& app, Context& context);
 void add_prepare(CLI::App& app, Context& context);
+void add_checkpoint(CLI::App& app, Context& context);
+void add_doctor(CLI::App& app, Context& context);
+void add_completion(CLI::App& app, Context& context);
 
 // A subcommand with the flags that all have. `example` leads its help.
 CLI::App& add_command(CLI::App& app, Context& context, const std::string& name,
