@@ -15,10 +15,10 @@ namespace meander::net {
 
 // What the simulated network does to a message, drawn from the seed.
 struct SimFaults {
-  double loss = 0;         // share of messages that vanish
-  double duplication = 0;  // share delivered twice
+  double loss = 0;                                 // share of messages that vanish
+  double duplication = 0;                          // share delivered twice
   Duration delay_min{20'000}, delay_max{200'000};  // uniform: more than one apart means reordering
-  double long_delay = 0;   // share that takes up to 100 times delay_max
+  double long_delay = 0;                           // share that takes up to 100 times delay_max
 };
 
 // The whole cluster's network and time in one thread: nodes added by name, events delivered in time

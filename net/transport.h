@@ -11,13 +11,18 @@
 
 namespace meander::net {
 
-// A header and raw arrays. Frames arrive 64-byte aligned whatever the wire did to them; their
-// lengths are a peer's word and must be checked before use.
+// A header and raw arrays. Frames arrive aligned for 8-byte values whatever the wire did to them;
+// their lengths are a peer's word and must be checked before use.
 struct Message {
   std::string peer;  // who sent it: "scheduler", "lane/3", "worker/0"
   wire::Header header;
   std::vector<Buffer> frames;
 };
+
+// Bounds of a message; one beyond them is dropped where it arrives, and is a bug where it is sent.
+constexpr std::size_t kFramesMax = 1024;
+constexpr std::size_t kHeaderBytesMax = std::size_t{1} << 20;
+constexpr std::size_t kFrameBytesMax = std::size_t{1} << 30;
 
 std::string lane_name(std::uint32_t index);    // "lane/3"
 std::string worker_name(std::uint32_t index);  // "worker/0"
@@ -32,7 +37,8 @@ class Transport {
   // to us is reachable without.
   virtual Status connect(const std::string& peer, const std::string& endpoint) = 0;
   // Never blocks. A message to an unknown or overfull peer is dropped and counted: to the sender
-  // that is no different from one lost on the way.
+  // that is no different from one lost on the way. The frames' bytes may be read until the last
+  // copy of their Buffers is gone, so nobody may write them any more.
   virtual void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) = 0;
   void send(const std::string& peer, wire::Header header) { send(peer, std::move(header), {}); }
 };

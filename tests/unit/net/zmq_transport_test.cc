@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/zmq_transport.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <zmq.h>
+
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "common/rng.h"
+
+namespace meander::net {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr auto kPatience = std::chrono::seconds(20);  // only a failing test waits so long
+
+std::unique_ptr<ZmqTransport> open(ZmqContext& context, const std::string& name,
+                                   const std::string& bind) {
+  Result<std::unique_ptr<ZmqTransport>> transport = ZmqTransport::create(context, name, bind);
+  CHECK(transport.ok()) << transport.status().message();
+  return std::move(transport).value();
+}
+
+wire::Header numbered(std::uint64_t request) {
+  wire::Header header;
+  header.set_request(request);
+  header.mutable_resume();
+  return header;
+}
+
+// The next message that `at` gets; one of request 0 when none came in time.
+Message receive(ZmqTransport& at) {
+  Message got;
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (bool is_there = false; !is_there && std::chrono::steady_clock::now() < deadline;) {
+    at.poll(std::chrono::milliseconds(50), [&](Message m) {
+      got = std::move(m);
+      is_there = true;
+    });
+  }
+  return got;
+}
+
+// Sends until an answer of this request comes through: what a role does, too.
+bool ask_until_answered(ZmqTransport& asker, ZmqTransport& answerer, const std::string& peer,
+                        std::uint64_t request) {
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  bool is_answered = false;
+  while (!is_answered && std::chrono::steady_clock::now() < deadline) {
+    asker.send(peer, numbered(request));
+    answerer.poll(std::chrono::milliseconds(10),
+                  [&](Message m) { answerer.send(m.peer, m.header, std::move(m.frames)); });
+    asker.poll(std::chrono::milliseconds(10),
+               [&](Message m) { is_answered = is_answered || m.header.request() == request; });
+  }
+  return is_answered;
+}
+
+Buffer noise(std::uint64_t seed, std::size_t size) {
+  Rng rng(seed);
+  Buffer bytes = Buffer::allocate(size);
+  for (std::size_t i = 0; i < size; ++i) bytes.data()[i] = std::byte(rng.next());
+  return bytes;
+}
+
+bool equal(const Buffer& a, const Buffer& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+}
+
+class EachWire : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    std::string pattern = ::testing::TempDir() + "/net.XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    directory = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory); }
+  std::string bind() const {
+    const std::string wire = GetParam();
+    if (wire == "tcp") return "tcp://127.0.0.1:0";
+    return wire == "ipc" ? "ipc://" + directory + "/lane" : "inproc://lane";
+  }
+  std::string directory;
+  ZmqContext context;
+};
+
+TEST_P(EachWire, CarriesAMessageThereAndBack) {
+  auto lane = open(context, "lane/3", bind());
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/3", lane->endpoint()).ok());
+  const Buffer small = noise(1, 24), empty, big = noise(2, 100'000);
+  worker->send("lane/3", numbered(7), {small, empty, big});
+
+  Message asked = receive(*lane);
+  EXPECT_EQ(asked.peer, "worker/0");
+  EXPECT_EQ(asked.header.request(), 7u);
+  EXPECT_TRUE(asked.header.has_resume());
+  ASSERT_EQ(asked.frames.size(), 3u);
+  EXPECT_TRUE(equal(asked.frames[0], small));
+  EXPECT_TRUE(equal(asked.frames[1], empty));
+  EXPECT_TRUE(equal(asked.frames[2], big));
+
+  lane->send(asked.peer, numbered(8), std::move(asked.frames));
+  const Message answer = receive(*worker);
+  EXPECT_EQ(answer.peer, "lane/3");
+  EXPECT_EQ(answer.header.request(), 8u);
+  ASSERT_EQ(answer.frames.size(), 3u);
+  EXPECT_TRUE(equal(answer.frames[2], big));
+}
+
+TEST_P(EachWire, FramesOfEverySizeArriveWholeAndAligned) {
+  auto lane = open(context, "lane/0", bind());
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", lane->endpoint()).ok());
+  Rng rng(3);
+  std::vector<Buffer> frames;
+  for (int i = 0; i < 200; ++i) frames.push_back(noise(i, 8 * rng.below(1 << (1 + i % 12))));
+  worker->send("lane/0", numbered(1), frames);
+  const Message got = receive(*lane);
+  ASSERT_EQ(got.frames.size(), frames.size());
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    EXPECT_TRUE(equal(got.frames[i], frames[i])) << "frame " << i;
+    EXPECT_TRUE(got.frames[i].holds<std::uint64_t>()) << "frame " << i;
+  }
+}
+
+TEST_P(EachWire, MegabytesArriveWhole) {
+  auto lane = open(context, "lane/0", bind());
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", lane->endpoint()).ok());
+  const Buffer huge = noise(4, 20 << 20);
+  worker->send("lane/0", numbered(1), {huge});
+  const Message got = receive(*lane);
+  ASSERT_EQ(got.frames.size(), 1u);
+  EXPECT_TRUE(equal(got.frames[0], huge));
+}
+
+TEST_P(EachWire, MessagesOfOnePeerStayInOrder) {
+  auto lane = open(context, "lane/0", bind());
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", lane->endpoint()).ok());
+  for (std::uint64_t i = 1; i <= 500; ++i) worker->send("lane/0", numbered(i));
+  std::uint64_t last = 0;
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (last < 500 && std::chrono::steady_clock::now() < deadline) {
+    const std::size_t taken = lane->poll(std::chrono::milliseconds(50), [&](Message m) {
+      ASSERT_EQ(m.header.request(), last + 1);
+      last = m.header.request();
+    });
+    EXPECT_LE(taken, ZmqTransport::kTurnMessagesMax);
+  }
+  EXPECT_EQ(last, 500u);
+  EXPECT_EQ(lane->counts().received, 500u);
+  EXPECT_EQ(worker->counts().sent, 500u);
+}
+
+TEST_P(EachWire, BytesThatAreNoMessageAreDroppedAndCounted) {
+  auto lane = open(context, "lane/0", bind());
+  void* raw = zmq_socket(context.handle(), ZMQ_DEALER);
+  const int linger = 1000;
+  zmq_setsockopt(raw, ZMQ_LINGER, &linger, sizeof linger);
+  zmq_setsockopt(raw, ZMQ_ROUTING_ID, "mallory", 7);
+  ASSERT_EQ(zmq_connect(raw, lane->endpoint().c_str()), 0);
+  const auto send = [&](const std::string& bytes, bool more) {
+    ASSERT_EQ(zmq_send(raw, bytes.data(), bytes.size(), more ? ZMQ_SNDMORE : 0),
+              static_cast<int>(bytes.size()));
+  };
+  send("\xff\xff\xff no header", false);
+  send(std::string(kHeaderBytesMax + 1, '\0'), false);  // too long a header
+  for (std::size_t i = 0; i <= kFramesMax; ++i) send("", true);
+  send("one frame too many", false);
+  send(numbered(1).SerializeAsString(), false);  // and then one that is well-formed
+  EXPECT_EQ(receive(*lane).header.request(), 1u);
+  EXPECT_EQ(lane->counts().malformed, 3u);
+  zmq_close(raw);
+}
+
+TEST_P(EachWire, RandomBytesNeverStopTheReceiver) {
+  auto lane = open(context, "lane/0", bind());
+  void* raw = zmq_socket(context.handle(), ZMQ_DEALER);
+  zmq_setsockopt(raw, ZMQ_ROUTING_ID, "mallory", 7);
+  ASSERT_EQ(zmq_connect(raw, lane->endpoint().c_str()), 0);
+  Rng rng(5);
+  const std::string good = numbered(3).SerializeAsString();
+  for (int i = 0; i < 500; ++i) {
+    const Buffer bytes = noise(rng.next(), rng.below(i % 10 == 0 ? 5000 : 40));
+    zmq_send(raw, bytes.data(), bytes.size(), rng.chance(0.5) ? ZMQ_SNDMORE : 0);
+  }
+  zmq_send(raw, "", 0, 0);  // ends what the last draw left open
+  zmq_send(raw, good.data(), good.size(), 0);
+  std::uint64_t last = 0;
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (last != 3 && std::chrono::steady_clock::now() < deadline) {
+    lane->poll(std::chrono::milliseconds(50), [&](Message m) { last = m.header.request(); });
+  }
+  EXPECT_EQ(last, 3u);
+  EXPECT_GT(lane->counts().malformed, 100u);
+  const int linger = 0;
+  zmq_setsockopt(raw, ZMQ_LINGER, &linger, sizeof linger);
+  zmq_close(raw);
+}
+
+TEST_P(EachWire, APeerWithoutANameIsNotHeard) {
+  auto lane = open(context, "lane/0", bind());
+  void* raw = zmq_socket(context.handle(), ZMQ_DEALER);
+  ASSERT_EQ(zmq_connect(raw, lane->endpoint().c_str()), 0);
+  const std::string good = numbered(1).SerializeAsString();
+  ASSERT_GE(zmq_send(raw, good.data(), good.size(), 0), 0);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (lane->counts().malformed == 0 && std::chrono::steady_clock::now() < deadline) {
+    lane->poll(std::chrono::milliseconds(50), [](Message) { FAIL(); });
+  }
+  EXPECT_EQ(lane->counts().malformed, 1u);
+  zmq_close(raw);
+}
+
+TEST_P(EachWire, ConnectMayComeBeforeBind) {
+  if (GetParam() == std::string("tcp")) GTEST_SKIP() << "the port is not known before";
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", bind()).ok());
+  worker->send("lane/0", numbered(5));
+  auto lane = open(context, "lane/0", bind());
+  EXPECT_EQ(receive(*lane).header.request(), 5u);
+}
+
+TEST_P(EachWire, ARestartedPeerTakesItsNameOver) {
+  auto scheduler = open(context, "scheduler", bind());
+  auto old_worker = open(context, "worker/0", "");
+  ASSERT_TRUE(old_worker->connect("scheduler", scheduler->endpoint()).ok());
+  ASSERT_TRUE(ask_until_answered(*old_worker, *scheduler, "scheduler", 1));
+  // The old one is still connected, as after a crash that no one has noticed.
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("scheduler", scheduler->endpoint()).ok());
+  EXPECT_TRUE(ask_until_answered(*worker, *scheduler, "scheduler", 2));
+}
+
+TEST_P(EachWire, ARestartedListenerIsHeardAgain) {
+  auto lane = open(context, "lane/0", bind());
+  const std::string endpoint = lane->endpoint();
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", endpoint).ok());
+  ASSERT_TRUE(ask_until_answered(*worker, *lane, "lane/0", 1));
+  lane.reset();
+  // The listening socket closes in the background.
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  while (!lane && std::chrono::steady_clock::now() < deadline) {
+    auto again = ZmqTransport::create(context, "lane/0", endpoint);
+    if (again.ok()) lane = std::move(again).value();
+  }
+  ASSERT_TRUE(lane);
+  if (GetParam() == std::string("inproc")) {
+    ASSERT_TRUE(worker->connect("lane/0", endpoint).ok());
+  }
+  EXPECT_TRUE(ask_until_answered(*worker, *lane, "lane/0", 2));
+}
+
+TEST_P(EachWire, ConnectAgainReplacesTheEndpoint) {
+  auto first = open(context, "lane/0", bind());
+  auto second = open(context, "lane/0", GetParam() == std::string("tcp") ? bind() : bind() + "2");
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", first->endpoint()).ok());
+  ASSERT_TRUE(ask_until_answered(*worker, *first, "lane/0", 1));
+  ASSERT_TRUE(worker->connect("lane/0", second->endpoint()).ok());
+  EXPECT_TRUE(ask_until_answered(*worker, *second, "lane/0", 2));
+}
+
+TEST_P(EachWire, AMessageToNobodyIsDroppedAndCounted) {
+  auto lane = open(context, "lane/0", bind());
+  lane->send("worker/9", numbered(1));
+  auto worker = open(context, "worker/0", "");
+  worker->send("scheduler", numbered(1));
+  EXPECT_EQ(lane->counts().dropped, 1u);
+  EXPECT_EQ(worker->counts().dropped, 1u);
+}
+
+TEST_P(EachWire, ALastWordStillGoesOut) {
+  auto lane = open(context, "lane/0", bind());
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", lane->endpoint()).ok());
+  worker->send("lane/0", numbered(9), {noise(6, 100'000)});
+  worker.reset();
+  EXPECT_EQ(receive(*lane).header.request(), 9u);
+}
+
+TEST_P(EachWire, WakeEndsAWaitFromAnotherThread) {
+  auto lane = open(context, "lane/0", bind());
+  std::thread other([&] { lane->wake(); });
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(lane->poll(kPatience, [](Message) { FAIL(); }), 0u);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, kPatience);
+  other.join();
+  EXPECT_EQ(lane->poll(Duration(0), [](Message) { FAIL(); }), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Wires, EachWire, ::testing::Values("inproc", "ipc", "tcp"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(ZmqTransport, APortInUseSaysWhichAndWhatToDo) {
+  ZmqContext context;
+  auto lane = open(context, "lane/0", "tcp://127.0.0.1:0");
+  const Status status = ZmqTransport::create(context, "lane/1", lane->endpoint()).status();
+  EXPECT_EQ(status.code(), Code::kInvalid);
+  EXPECT_EQ(status.message(),
+            "cannot listen on " + lane->endpoint() +
+                ": address already in use; stop the other process or choose another port");
+}
+
+TEST(ZmqTransport, ABadEndpointIsInvalid) {
+  ZmqContext context;
+  for (const char* endpoint : {"nonsense", "tcp://127.0.0.1", "carrier-pigeon://roof", "tcp://"}) {
+    const Status bound = ZmqTransport::create(context, "lane/0", endpoint).status();
+    EXPECT_EQ(bound.code(), Code::kInvalid) << endpoint;
+    EXPECT_THAT(bound.message(), HasSubstr(std::string("cannot listen on ") + endpoint));
+    auto worker = open(context, "worker/0", "");
+    EXPECT_EQ(worker->connect("lane/0", endpoint).code(), Code::kInvalid) << endpoint;
+  }
+}
+
+TEST(ZmqTransport, EndpointTellsTheRealPort) {
+  ZmqContext context;
+  auto lane = open(context, "lane/0", "tcp://127.0.0.1:*");
+  EXPECT_TRUE(lane->endpoint().starts_with("tcp://127.0.0.1:"));
+  EXPECT_EQ(lane->endpoint().find('*'), std::string::npos);
+  EXPECT_EQ(open(context, "worker/0", "")->endpoint(), "");
+}
+
+TEST(ZmqTransport, FramesInProcessAreNotCopied) {
+  ZmqContext context;
+  auto lane = open(context, "lane/0", "inproc://lane");
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", "inproc://lane").ok());
+  const Buffer frame = noise(7, 4096);
+  worker->send("lane/0", numbered(1), {frame});
+  const Message got = receive(*lane);
+  ASSERT_EQ(got.frames.size(), 1u);
+  EXPECT_EQ(got.frames[0].data(), frame.data());
+}
+
+TEST(ZmqTransport, AFullQueueDropsAndDoesNotBlock) {
+  ZmqContext context;
+  auto worker = open(context, "worker/0", "");
+  ASSERT_TRUE(worker->connect("lane/0", "inproc://nobody-listens").ok());
+  for (int i = 0; i < 3 * ZmqTransport::kQueueMessagesMax; ++i) {
+    worker->send("lane/0", numbered(i), {Buffer::allocate(1000)});
+  }
+  EXPECT_GT(worker->counts().sent, 0u);
+  EXPECT_GE(worker->counts().dropped, static_cast<std::uint64_t>(ZmqTransport::kQueueMessagesMax));
+}
+
+}  // namespace
+}  // namespace meander::net
