@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Each model, exported and scored by onnxruntime (tools/check_onnx.py), says what its graph says.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+#include "tests/small_export.h"
+
+namespace meander {
+namespace {
+
+bool has_python() {
+  static const bool has =
+      std::system("python3 -c 'import numpy, onnxruntime, safetensors' >/dev/null 2>&1") == 0;
+  return has;
+}
+
+struct Case {
+  std::string name;
+  models::ModelSpec spec;
+  artefact::Layout layout = artefact::Layout::kPlain;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const std::string& kind : models::model_kinds()) {
+    for (const char* dice : {"batch", "moving"}) {
+      models::ModelSpec spec = SmallExport::spec_of(kind);
+      spec.dice = dice;
+      all.push_back({kind + "_dice_" + dice, spec});
+    }
+  }
+  all.push_back({"dnn_user_and_numbers", SmallExport::spec_of("dnn", true, 3)});
+  all.push_back({"dnn_triton", SmallExport::spec_of("dnn"), artefact::Layout::kTriton});
+  models::ModelSpec prelu = SmallExport::spec_of("dnn");
+  prelu.activation = "prelu";
+  all.push_back({"dnn_prelu", prelu});
+  models::ModelSpec relu = SmallExport::spec_of("dnn");
+  relu.activation = "relu";
+  all.push_back({"dnn_relu", relu});
+  return all;
+}
+
+class OnnxParity : public testing::TestWithParam<Case> {};
+
+TEST_P(OnnxParity, OnnxruntimeScoresAsTheTrainer) {
+  if (!has_python()) GTEST_SKIP() << "python3 has no numpy, onnxruntime, safetensors";
+  const auto storage = make_posix_storage();
+  const std::string dir = testing::TempDir() + "onnx_parity_" + GetParam().name;
+  SmallExport small(GetParam().spec);
+  ASSERT_TRUE(storage->remove(dir).ok());
+  const auto written = artefact::write_export(*storage, small.contents(), GetParam().layout, dir);
+  ASSERT_TRUE(written.ok()) << written.status().message();
+  auto loaded = serve::Artefact::load(*storage, dir);
+  ASSERT_TRUE(loaded.ok()) << loaded.status().message();
+
+  artefact::Samples samples = small.samples(/*groups=*/40, /*candidates=*/3, /*steps=*/9);
+  samples.batches = {24, 1, 15};
+  samples.logit = score_all(loaded.value(), samples);
+  ASSERT_TRUE(
+      artefact::write_samples(*storage, dir + "/samples.safetensors", GetParam().spec, samples)
+          .ok());
+  EXPECT_EQ(std::system(("python3 tools/check_onnx.py " + dir).c_str()), 0);
+  ASSERT_TRUE(storage->remove(dir).ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, OnnxParity, testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace meander

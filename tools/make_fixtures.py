@@ -1,0 +1,281 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Writes tests/golden/data/<model>.bin: what PyTorch, in float64, makes of small models.
+
+    python tools/make_fixtures.py [folder]
+
+The models are written here a second time, plainly, from their formulas: one sample after another,
+no packing, no sharing of histories, gradients by autograd. tests/golden/models compares.
+
+A file holds named arrays, one after another until the end of the file, little endian:
+
+    u8 length of the name, the name; u8 type: 'f' float32, 'd' float64, 'i' int32;
+    u8 number of dimensions; u32 each dimension; the values, row-major
+
+    widths (slots) i              width of the rows of each table (item, category)
+    table/<t> (keys, width) f     rows before the first step
+    param/<name> (rows, cols) f   dense parameters before the first step
+    batch/<b>/...                 ten batches of G histories with K candidates each:
+      lengths (G) i               in no order
+      history (2, sum of lengths) i   row of each behaviour in each table, oldest first
+      negative (2, sum of lengths) i, valid (sum of lengths) f   for the auxiliary loss
+      target (2, G, K) i, label (G, K) f
+    logits (G, K) d, loss () d, dtable/<t> d, dparam/<name> d   of batch 0, before the first step
+    losses (10) d                 of ten steps, batch 0 to 9: Adam (rate 1e-3, 0.9, 0.999, 1e-8) on
+                                  the parameters; on the rows lazy Adam: a row moves only when it is
+                                  in the batch, bias is corrected by the number of the step
+"""
+
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+BATCHES = 10
+GROUPS = 7
+LENGTH_MAX = 6
+KEYS = (40, 9)  # items, categories
+HIDDEN = 8
+ATTENTION = (12, 6)
+HEAD = (16, 8)
+
+
+class Params(dict):
+    """Dense parameters, made on first use: normal around the value where they start in training."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.rng = rng
+
+    def get(self, name, rows, cols, around=0.0):
+        if name not in self:
+            spread = 0.2 if rows == 1 else 1.0 / np.sqrt(rows)
+            value = around + spread * self.rng.standard_normal((rows, cols))
+            self[name] = torch.tensor(value.astype(np.float32).astype(np.float64), requires_grad=True)
+        return self[name]
+
+
+def dense(params, name, x, units):
+    kernel = params.get(name + "/kernel", x.shape[-1], units)
+    return x @ kernel + params.get(name + "/bias", 1, units)[0]
+
+
+def scale(params, name, x):
+    gamma = params.get(name + "/gamma", 1, x.shape[-1], around=1.0)[0]
+    return gamma * x / np.sqrt(1.001) + params.get(name + "/beta", 1, x.shape[-1])[0]
+
+
+def dice(params, name, x):
+    alpha = params.get(name + "/alpha", 1, x.shape[-1])[0]
+    mean = x.mean(0)
+    deviation = torch.sqrt(((x - mean) ** 2 + 1e-9).mean(0))
+    p = torch.sigmoid((x - mean) / (deviation + 1e-9))
+    return p * x + (1 - p) * alpha * x
+
+
+def head(params, x):
+    """(B, w) -> log of the softmax over (clicked, not clicked)."""
+    x = scale(params, "head/scale", x)
+    for i, units in enumerate(HEAD, 1):
+        x = dice(params, f"head/dice{i}", dense(params, f"head/dense{i}", x, units))
+    return torch.log_softmax(dense(params, "head/output", x, 2), 1)
+
+
+def lstm(params, name, inputs):
+    """The states after each input: gates i, j, f, o, forget bias + 1."""
+    h = c = torch.zeros(HIDDEN, dtype=torch.float64)
+    states = []
+    for x in inputs:
+        i, j, f, o = dense(params, name, torch.cat([x, h]), 4 * HIDDEN).chunk(4)
+        c = c * torch.sigmoid(f + 1) + torch.sigmoid(i) * torch.tanh(j)
+        h = torch.tanh(c) * torch.sigmoid(o)
+        states.append(h)
+    return states
+
+
+def gru(params, name, inputs, attention=None):
+    """The states after each input; with attention, as in AUGRU."""
+    h = torch.zeros(HIDDEN, dtype=torch.float64)
+    states = []
+    for t, x in enumerate(inputs):
+        kernel = params.get(name + "/gates/kernel", len(x) + HIDDEN, 2 * HIDDEN)
+        bias = params.get(name + "/gates/bias", 1, 2 * HIDDEN, around=1.0)[0]
+        r, z = torch.sigmoid(torch.cat([x, h]) @ kernel + bias).chunk(2)
+        c = torch.tanh(dense(params, name + "/candidate", torch.cat([x, r * h]), HIDDEN))
+        if attention is not None:
+            z = (1 - attention[t]) * z
+        h = z * h + (1 - z) * c
+        states.append(h)
+    return states
+
+
+def attention(params, query, keys):
+    """Softmax over the keys."""
+    scores = []
+    for key in keys:
+        x = torch.cat([query, key, query - key, query * key])
+        for i, units in enumerate(ATTENTION, 1):
+            x = torch.sigmoid(dense(params, f"attention/dense{i}", x, units))
+        scores.append(dense(params, "attention/output", x, 1)[0])
+    return torch.softmax(torch.stack(scores), 0)
+
+
+def auxiliary_net(params, state, behaviour):
+    """Log of the softmax: (is the next behaviour, is not)."""
+    x = scale(params, "auxiliary/scale", torch.cat([state, behaviour]))
+    for i, units in enumerate((100, 50), 1):
+        x = torch.sigmoid(dense(params, f"auxiliary/dense{i}", x, units))
+    return torch.log_softmax(dense(params, "auxiliary/output", x, 2), 0)
+
+
+def auxiliary_term(params, states, history, negatives, valid):
+    total = torch.zeros((), dtype=torch.float64)
+    for t in range(1, len(history)):
+        if valid[t]:
+            total = total - auxiliary_net(params, states[t - 1], history[t])[0]
+            total = total - auxiliary_net(params, states[t - 1], negatives[t])[1]
+    return total
+
+
+def pair_loss(log_p, labels):
+    """Minus the mean over the B x 2 matrix."""
+    return -(torch.stack([labels, 1 - labels], 1) * log_p).mean(), log_p[:, 0] - log_p[:, 1]
+
+
+class Batch:
+    """Histories as lists of rows; embed() looks them up, and only what a model really reads."""
+
+    def __init__(self, rng, candidates):
+        self.lengths = rng.integers(1, LENGTH_MAX + 1, GROUPS)
+        self.lengths[0], self.lengths[1] = 1, LENGTH_MAX
+        rng.shuffle(self.lengths)
+        total = int(self.lengths.sum())
+        category = rng.integers(0, KEYS[1], KEYS[0])
+        draw = lambda *shape: (lambda item: np.stack([item, category[item]]))(
+            rng.integers(0, KEYS[0], shape))
+        self.history, self.negative, self.target = (
+            draw(total), draw(total), draw(GROUPS, candidates))
+        self.start = np.concatenate([[0], np.cumsum(self.lengths)[:-1]])
+        self.valid = (rng.random(total) < 0.9).astype(np.float32)
+        self.valid[self.start] = 0  # the first behaviour has no state before it
+        self.label = np.zeros((GROUPS, candidates), np.float32)
+        self.label[:, 0] = 1
+
+    def arrays(self):
+        return {name: getattr(self, name)
+                for name in ("lengths", "history", "negative", "valid", "target", "label")}
+
+
+def embed(tables, rows):
+    """rows: (2,) -> the item's and the category's row beside each other."""
+    return torch.cat([table(torch.tensor([int(row)]))[0] for table, row in zip(tables, rows)])
+
+
+def forward(kind, params, tables, batch):
+    """(loss, logits) of a batch."""
+    inputs, auxiliary = [], torch.zeros((), dtype=torch.float64)
+    for g, length in enumerate(batch.lengths):
+        span = slice(batch.start[g], batch.start[g] + length)
+        history = [embed(tables, rows) for rows in batch.history[:, span].T]
+        total = sum(history)
+        states = gru(params, "gru1", history) if kind == "dien" else None
+        if kind == "dien":
+            negatives = [embed(tables, rows) if ok else None
+                         for rows, ok in zip(batch.negative[:, span].T, batch.valid[span])]
+            auxiliary = auxiliary + auxiliary_term(params, states, history, negatives,
+                                                   batch.valid[span])
+        for k in range(batch.target.shape[2]):
+            q = embed(tables, batch.target[:, g, k])
+            if kind == "dnn":
+                inputs.append(torch.cat([q, total / length, q * total / length]))
+            elif kind == "lstm":
+                inputs.append(torch.cat([q, lstm(params, "lstm1", history)[-1]]))
+            elif kind == "lstm2":
+                first = lstm(params, "lstm1", history + [q])
+                inputs.append(lstm(params, "lstm2", first)[-1])
+            elif kind == "din":
+                weights = attention(params, q, history)
+                interest = sum(w * h for w, h in zip(weights, history))
+                inputs.append(torch.cat([q, total, q * total, interest]))
+            elif kind == "dien":
+                query = dense(params, "query", q, HIDDEN)
+                alpha = params.get("query/prelu/alpha", 1, HIDDEN, around=0.1)[0]
+                query = torch.where(query > 0, query, alpha * query)
+                weights = attention(params, query, states)
+                interest = gru(params, "augru", states, weights)[-1]
+                inputs.append(torch.cat([q, total, q * total, interest]))
+    x = torch.stack(inputs)
+    labels = torch.tensor(batch.label.reshape(-1), dtype=torch.float64)
+    if kind == "lstm2":
+        logits = dense(params, "output", x, 1)[:, 0]
+        p = torch.sigmoid(logits)
+        return -(labels * p.log() + (1 - labels) * (1 - p).log()).mean(), logits
+    loss, logits = pair_loss(head(params, x), labels)
+    return loss + auxiliary / (GROUPS * max(1, int(batch.lengths.max()) - 1)), logits
+
+
+def train(params, tables, kind, batches):
+    """The losses of one step on each batch."""
+    adam = torch.optim.Adam(params.values(), lr=1e-3)
+    lazy = torch.optim.SparseAdam([table.weight for table in tables], lr=1e-3)
+    losses = []
+    for batch in batches:
+        adam.zero_grad()
+        lazy.zero_grad()
+        loss, _ = forward(kind, params, tables, batch)
+        loss.backward()
+        losses.append(loss.item())
+        adam.step()
+        lazy.step()
+    return losses
+
+
+def fixture(kind, widths, candidates, seed):
+    rng = np.random.default_rng(seed)
+    params = Params(rng)
+    rows = [(0.5 * rng.standard_normal((n, w))).astype(np.float32) for n, w in zip(KEYS, widths)]
+    tables = [torch.nn.Embedding.from_pretrained(torch.tensor(r, dtype=torch.float64), freeze=False,
+                                                 sparse=True) for r in rows]
+    batches = [Batch(rng, candidates) for _ in range(BATCHES)]
+    loss, logits = forward(kind, params, tables, batches[0])
+    loss.backward()
+
+    out = {"widths": np.array(widths)}
+    out |= {f"table/{t}": r for t, r in enumerate(rows)}
+    out |= {f"param/{name}": p.detach().numpy().astype(np.float32) for name, p in params.items()}
+    for b, batch in enumerate(batches):
+        out |= {f"batch/{b}/{name}": value for name, value in batch.arrays().items()}
+    out["logits"] = logits.detach().numpy().reshape(GROUPS, candidates)
+    out["loss"] = np.array(loss.item())
+    out |= {f"dtable/{t}": e.weight.grad.to_dense().numpy() for t, e in enumerate(tables)}
+    out |= {f"dparam/{name}": p.grad.numpy() for name, p in params.items()}
+    out["losses"] = np.array(train(params, tables, kind, batches))
+    return out
+
+
+def write(path, arrays):
+    with open(path, "wb") as file:
+        for name, value in arrays.items():
+            value = np.asarray(value)
+            if value.dtype.kind == "i":
+                value = value.astype(np.int32)
+            code = {"float32": b"f", "float64": b"d", "int32": b"i"}[value.dtype.name]
+            file.write(struct.pack("<B", len(name)) + name.encode() + code)
+            file.write(struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape))
+            file.write(np.ascontiguousarray(value).tobytes())
+
+
+def main():
+    root = Path(__file__).resolve().parent.parent
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/golden/data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (kind, widths, candidates) in enumerate([
+            ("dnn", (6, 4), 2), ("lstm", (6, 4), 2), ("lstm2", (6, 4), 2), ("din", (6, 4), 3),
+            ("dien", (5, 4), 2)]):
+        write(folder / f"{kind}.bin", fixture(kind, widths, candidates, seed))
+
+
+if __name__ == "__main__":
+    main()
