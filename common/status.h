@@ -81,9 +81,10 @@ class [[nodiscard]] Result {
 };
 
 // Returns from the caller when `expression` (a Status) is an error.
-#define RETURN_IF_ERROR(expression)                            \
-  do {                                                         \
-    if (::meander::Status status_ = (expression); !status_.ok()) return status_; \
+// (The name inside must not be one that `expression` may use.)
+#define RETURN_IF_ERROR(expression)                                                            \
+  do {                                                                                         \
+    if (::meander::Status checked_status = (expression); !checked_status.ok()) return checked_status; \
   } while (false)
 
 #define MEANDER_CONCAT_INNER(a, b) a##b
