@@ -16,12 +16,12 @@ struct GenerateOptions {
   std::uint64_t users = 1000, items = 1000, events = 100'000;
   std::uint32_t categories = 20;
   std::uint64_t seed = 1;
-  double shift_at = -1;        // fraction of the log at which interests jump; negative: never
-  double drift = 0.05;         // of an interest logit, standard deviation per event of the user
-  double focus = 1.5;          // standard deviation of the logits: higher is more predictable
-  double popularity = 1.0;     // Zipf exponent of items within a category
+  double shift_at = -1;            // fraction of the log at which interests jump; negative: never
+  double drift = 0.05;             // of an interest logit, standard deviation per event of the user
+  double focus = 1.5;              // standard deviation of the logits: higher is more predictable
+  double popularity = 1.0;         // Zipf exponent of items within a category
   std::uint32_t checkpoints = 10;  // moments at which the truth is written
-  bool jsonl = false;          // events.jsonl instead of events.csv
+  bool jsonl = false;              // events.jsonl instead of events.csv
 };
 
 struct GenerateReport {

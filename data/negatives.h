@@ -30,8 +30,7 @@ struct NegativesSpec {
 
 // Draws before an excluded item is kept after all (a user may have seen nearly everything).
 constexpr std::uint32_t kNegativeTriesMax = 200;
-// The same for an auxiliary negative that equals its positive: further draws, then it is left out
-// (or, drawn by popularity, kept out as well).
+// The same for an auxiliary negative that equals its positive; then the position has none.
 constexpr std::uint32_t kAuxiliaryTriesMax = 20;
 
 }  // namespace meander::data

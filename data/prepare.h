@@ -19,13 +19,11 @@ namespace meander::data {
 // columns sorted by user and time, in shards split by user, with targets, pool and test negatives.
 
 // Every format reads plain files and *.zst. `in` may name files or a directory.
-//   ml-1m      sequences.txt (user item item ...) or ratings.dat, with movies.dat for genres, titles
-//   globo      clicks-*.csv
-//   ml-100k    RecBole's *.inter with *.item
-//   sequences  a user a line: user item item ...
-//   pairs      user item, one pair a line, in time order
-//   sessions   a session a line: item item ...; in test_in also: item item ...<tab>target
-//   csv, tsv, jsonl   by a schema
+//   ml-1m      sequences.txt (user item item ...) or ratings.dat, with movies.dat for genres,
+//   titles globo      clicks-*.csv ml-100k    RecBole's *.inter with *.item sequences  a user a
+//   line: user item item ... pairs      user item, one pair a line, in time order sessions   a
+//   session a line: item item ...; in test_in also: item item ...<tab>target csv, tsv, jsonl   by a
+//   schema
 enum class Format { kMl1m, kGlobo, kMl100k, kSequences, kPairs, kSessions, kCsv, kTsv, kJsonl };
 Result<Format> parse_format(std::string_view word);
 
@@ -47,23 +45,25 @@ struct PrepareOptions {
   std::vector<std::string> test_in;  // events that are test targets; implies holdout kGiven
   std::string out;                   // directory; one that is a prepared log already is replaced
   Schema schema;                     // of csv, tsv, jsonl
-  std::string attributes;            // JSON {"item": [attribute, ...]}: an item's first is its category
+  std::string attributes;  // JSON {"item": [attribute, ...]}: an item's first is its category
 
-  std::optional<HoldoutSpec> holdout;         // [kLast]
-  std::optional<std::uint32_t> min_history;   // [1] events of its user before a target; at least 1
-  std::optional<std::uint32_t> targets_last;  // [0: all] newest training events of a user as targets
+  std::optional<HoldoutSpec> holdout;        // [kLast]
+  std::optional<std::uint32_t> min_history;  // [1] events of its user before a target; at least 1
+  std::optional<std::uint32_t>
+      targets_last;  // [0: all] newest training events of a user as targets
 
-  // Test negatives: of this file those it lists ([protocol/ beside the input, for ml-1m and globo]),
-  // the others drawn once by `test_draw`.
+  // Test negatives: of this file those it lists ([protocol/ beside the input, for ml-1m and
+  // globo]), the others drawn once by `test_draw`.
   std::string test_negatives;
   std::optional<NegativesSpec> test_draw;  // [kPopular, 1, exclude the user's own]
   std::uint64_t test_seed = 20171013;
   std::uint32_t history = 50;  // what Exclude::kHistory looks back in test draws
 
-  std::uint32_t streams = 8;                         // shards at least; so many workers can share it
-  std::uint64_t memory_bytes = std::uint64_t{128} << 20;  // of a shard in memory; above: split again
-  double refused_share_max = 0.1;                    // of the records; more is an error
-  std::uint32_t refusals_kept = 5;                   // shown with file and line
+  std::uint32_t streams = 8;  // shards at least; so many workers can share it
+  std::uint64_t memory_bytes = std::uint64_t{128}
+                               << 20;  // of a shard in memory; above: split again
+  double refused_share_max = 0.1;      // of the records; more is an error
+  std::uint32_t refusals_kept = 5;     // shown with file and line
 };
 
 struct PrepareReport {

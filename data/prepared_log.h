@@ -40,14 +40,14 @@ struct ItemEntry {
 // A run of the log's users with all their events: users by id, a user's events by time.
 struct Shard {
   std::span<const UserEntry> users;
-  std::span<const std::uint64_t> item;                   // (events)
-  std::span<const std::uint64_t> category;               // (events), empty without categories
-  std::span<const std::int64_t> time_ms;                 // (events), empty without times
-  std::span<const std::uint64_t> row;                    // (events) place in the whole log
-  std::vector<std::span<const float>> numeric;           // [column] (events); NaN: not known
-  std::vector<std::span<const std::uint64_t>> context;   // [column] (events)
-  std::span<const Target> train_targets, test_targets;   // by row
-  std::span<const ItemRef> test_negatives;               // (test targets, test_negatives of the log)
+  std::span<const std::uint64_t> item;                  // (events)
+  std::span<const std::uint64_t> category;              // (events), empty without categories
+  std::span<const std::int64_t> time_ms;                // (events), empty without times
+  std::span<const std::uint64_t> row;                   // (events) place in the whole log
+  std::vector<std::span<const float>> numeric;          // [column] (events); NaN: not known
+  std::vector<std::span<const std::uint64_t>> context;  // [column] (events)
+  std::span<const Target> train_targets, test_targets;  // by row
+  std::span<const ItemRef> test_negatives;              // (test targets, test_negatives of the log)
 
   std::uint64_t category_of(std::uint32_t event) const {
     return category.empty() ? 0 : category[event];

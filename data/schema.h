@@ -27,8 +27,8 @@ struct ColumnSpec {
 };
 
 // How to read a log of format csv, tsv or jsonl. Columns are found by their name in the header line
-// (or by field name in JSON); without a header they are named here in the order of the file. Columns
-// of the file that the schema does not name are ignored.
+// (or by field name in JSON); without a header they are named here in the order of the file.
+// Columns of the file that the schema does not name are ignored.
 struct Schema {
   std::string delimiter;  // empty: "," for csv, a tab for tsv
   bool header = true;

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/buffer.h"
+#include "common/status.h"
+#include "common/storage.h"
+
+namespace meander::data {
+
+// A column file: `count` values of `width` bytes, little-endian, zeros up to a multiple of 64
+// bytes, then this trailer. The values come first so that they can be written as they come and are
+// aligned when the file is mapped. Layout: docs/prepared-log.md.
+struct ColumnTrailer {
+  char magic[8] = {'M', 'N', 'D', 'R', 'C', 'O', 'L', '\n'};
+  std::uint32_t version = 1;
+  std::uint32_t width = 0;
+  std::uint64_t count = 0;
+  std::uint32_t payload_crc = 0;  // of the values
+  std::uint32_t reserved[8] = {};
+  std::uint32_t trailer_crc = 0;  // of all of the trailer before it
+};
+static_assert(sizeof(ColumnTrailer) == 64);
+
+// Writes a column file value by value, through a buffer of `buffer_bytes`. Errors are the
+// storage's.
+class ColumnWriter {
+ public:
+  static Result<ColumnWriter> create(Storage& storage, const std::string& path, std::uint32_t width,
+                                     std::size_t buffer_bytes = 256 << 10);
+  template <class T>
+  Status append(const T& value) {
+    return append_bytes(&value, sizeof(T), 1);
+  }
+  template <class T>
+  Status append(std::span<T> values) {
+    return append_bytes(values.data(), sizeof(T), values.size());
+  }
+  // `count` values that are `width` bytes each.
+  Status append_bytes(const void* bytes, std::size_t width, std::size_t count);
+  std::uint64_t count() const { return trailer_.count; }
+  Status finish();
+
+ private:
+  ColumnWriter() = default;
+  Status flush();
+
+  std::unique_ptr<WritableFile> file_;
+  ColumnTrailer trailer_;
+  std::vector<std::byte> pending_;
+  std::size_t buffer_bytes_ = 0;
+};
+
+// Writes a whole column.
+template <class T>
+Status write_column(Storage& storage, const std::string& path, std::span<const T> values) {
+  ASSIGN_OR_RETURN(ColumnWriter writer, ColumnWriter::create(storage, path, sizeof(T)));
+  RETURN_IF_ERROR(writer.append(values));
+  return writer.finish();
+}
+
+// Reads the values of a column file in order, `chunk` at a time. The file must have been written by
+// this process: only its length is checked.
+template <class T>
+class ColumnReader {
+ public:
+  ColumnReader(Storage& storage, std::string path, std::uint64_t count, std::size_t chunk)
+      : storage_(&storage), path_(std::move(path)), left_(count), chunk_(chunk) {}
+
+  // nullptr at the end, or when status() is an error.
+  const T* next() {
+    if (at_ == values_.size() && !refill()) return nullptr;
+    return &values_[at_++];
+  }
+  const Status& status() const { return status_; }
+
+ private:
+  bool refill() {
+    const std::size_t want = std::min<std::uint64_t>(left_, chunk_);
+    if (want == 0 || !status_.ok()) return false;
+    Result<Buffer> bytes = storage_->read_range(path_, offset_, want * sizeof(T));
+    if (!bytes.ok()) {
+      status_ = bytes.status();
+    } else if (bytes->size() != want * sizeof(T)) {
+      status_ = corrupt(path_ + ": truncated");
+    }
+    if (!status_.ok()) return false;
+    const auto* values = reinterpret_cast<const T*>(bytes->data());
+    values_.assign(values, values + want);
+    at_ = 0;
+    left_ -= want;
+    offset_ += want * sizeof(T);
+    return true;
+  }
+
+  Storage* storage_;
+  std::string path_;
+  std::uint64_t left_, offset_ = 0;
+  std::size_t chunk_, at_ = 0;
+  std::vector<T> values_;
+  Status status_;
+};
+
+// A column file as it lies in storage, mapped.
+struct ColumnFile {
+  std::string path;
+  Buffer bytes;  // the whole file
+  ColumnTrailer trailer;
+
+  template <class T>
+  std::span<const T> values() const {
+    return bytes.slice(0, trailer.count * sizeof(T)).as<T>();
+  }
+  Status verify() const;  // kCorrupt when the values do not match their checksum
+};
+// The last 64 bytes of a file that has as many.
+ColumnTrailer trailer_of(const Buffer& bytes);
+// Checks the length and the trailer, not the values. kNotFound; kInvalid: not a column file, or of
+// another version; kCorrupt: truncated or damaged.
+Result<ColumnFile> open_column(Storage& storage, const std::string& path, std::uint32_t width);
+
+}  // namespace meander::data

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/spill.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "common/rng.h"
+
+namespace meander::data {
+namespace {
+
+constexpr std::uint64_t kUserSalt = 0x5b1ce5eed0a71a5eull;
+constexpr std::size_t kBuffersBytes = std::size_t{8} << 20;  // of all files of a spill
+constexpr std::size_t kBufferBytesMax = std::size_t{256} << 10;
+constexpr std::size_t kChunkBytes = std::size_t{4} << 20;
+constexpr std::uint32_t kDepthMax = 4;    // after so many deals a file is one user's
+constexpr std::uint64_t kFilesMax = 256;  // of one deal
+
+}  // namespace
+
+Result<Spill> Spill::create(Storage& storage, const std::string& path_prefix,
+                            const SpillLayout& layout, std::uint32_t files, std::uint32_t depth) {
+  Spill spill;
+  spill.layout_ = layout;
+  spill.depth_ = depth;
+  spill.scratch_.resize(layout.bytes());
+  const std::size_t buffer = std::min(kBufferBytesMax, kBuffersBytes / files);
+  for (std::uint32_t i = 0; i < files; ++i) {
+    spill.paths_.push_back(path_prefix + "-" + std::to_string(i));
+    ASSIGN_OR_RETURN(ColumnWriter writer,
+                     ColumnWriter::create(storage, spill.paths_.back(),
+                                          static_cast<std::uint32_t>(layout.bytes()), buffer));
+    spill.writers_.push_back(std::move(writer));
+  }
+  return spill;
+}
+
+std::size_t Spill::file_of(std::uint64_t user) const {
+  return bounded(hash64(kUserSalt + depth_, user), writers_.size());
+}
+
+void Spill::add(const Record& record, std::uint64_t row) {
+  CHECK_EQ(record.numeric.size(), layout_.numerics);
+  CHECK_EQ(record.context.size(), layout_.contexts);
+  const SpillHead head{record.user, record.item, record.category, record.time_ms,
+                       row * 4 + static_cast<std::uint64_t>(record.kind)};
+  std::byte* to = scratch_.data();
+  std::memcpy(to, &head, sizeof(head));
+  to += sizeof(head);
+  if (layout_.contexts != 0) {
+    std::memcpy(to, record.context.data(), record.context.size_bytes());
+    to += record.context.size_bytes();
+  }
+  if (layout_.numerics != 0) std::memcpy(to, record.numeric.data(), record.numeric.size_bytes());
+  add(SpillRecord{scratch_.data()});
+}
+
+void Spill::add(SpillRecord record) {
+  if (!status_.ok()) return;
+  ColumnWriter& writer = writers_[file_of(record.head().user)];
+  status_ = writer.append_bytes(record.bytes, layout_.bytes(), 1);
+}
+
+Result<std::vector<SpillFile>> Spill::finish() {
+  RETURN_IF_ERROR(status_);
+  std::vector<SpillFile> files;
+  for (std::size_t i = 0; i < writers_.size(); ++i) {
+    RETURN_IF_ERROR(writers_[i].finish());
+    files.push_back({paths_[i], writers_[i].count()});
+  }
+  return files;
+}
+
+namespace {
+
+Result<std::vector<SpillFile>> deal_again(Storage& storage, const SpillFile& file,
+                                          const SpillLayout& layout, std::uint64_t bytes_max,
+                                          std::uint32_t depth) {
+  const std::uint64_t bytes = file.records * layout.bytes();
+  // Half as many records again as would just fit: hashing does not deal evenly.
+  const std::uint64_t parts =
+      std::clamp<std::uint64_t>(bytes * 3 / 2 / bytes_max + 1, 2, kFilesMax);
+  ASSIGN_OR_RETURN(Spill spill, Spill::create(storage, file.path, layout,
+                                              static_cast<std::uint32_t>(parts), depth));
+  const std::uint64_t chunk = std::max<std::uint64_t>(1, kChunkBytes / layout.bytes());
+  for (std::uint64_t at = 0; at < file.records; at += chunk) {
+    const std::uint64_t count = std::min(chunk, file.records - at);
+    ASSIGN_OR_RETURN(const Buffer piece,
+                     storage.read_range(file.path, at * layout.bytes(), count * layout.bytes()));
+    if (piece.size() != count * layout.bytes()) return corrupt(file.path + ": truncated");
+    for (std::uint64_t i = 0; i < count; ++i) spill.add({piece.data() + i * layout.bytes()});
+    RETURN_IF_ERROR(spill.status());
+  }
+  RETURN_IF_ERROR(storage.remove(file.path));
+  return spill.finish();
+}
+
+}  // namespace
+
+Result<std::vector<SpillFile>> split_large(Storage& storage, std::vector<SpillFile> files,
+                                           const SpillLayout& layout, std::uint64_t bytes_max) {
+  for (std::uint32_t depth = 1; depth <= kDepthMax; ++depth) {
+    std::vector<SpillFile> smaller;
+    for (SpillFile& file : files) {
+      if (file.records * layout.bytes() <= bytes_max) {
+        smaller.push_back(std::move(file));
+        continue;
+      }
+      ASSIGN_OR_RETURN(auto parts, deal_again(storage, file, layout, bytes_max, depth));
+      smaller.insert(smaller.end(), parts.begin(), parts.end());
+    }
+    files = std::move(smaller);
+  }
+  return files;
+}
+
+}  // namespace meander::data

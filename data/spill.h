@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "common/storage.h"
+#include "data/column_file.h"
+#include "data/record.h"
+
+namespace meander::data {
+
+// Records on their way from the input to their shards: fixed-size, in files split by user.
+struct SpillHead {
+  std::uint64_t user, item, category;
+  std::int64_t time_ms;
+  std::uint64_t row_and_kind;  // row * 4 + kind
+
+  std::uint64_t row() const { return row_and_kind >> 2; }
+  RecordKind kind() const { return static_cast<RecordKind>(row_and_kind & 3); }
+};
+
+// Behind the head: contexts (u64 each), then numbers (f32 each), padded to 8 bytes.
+struct SpillLayout {
+  std::uint32_t contexts = 0, numerics = 0;
+  std::size_t bytes() const {
+    return sizeof(SpillHead) + 8 * contexts + (4 * numerics + 7) / 8 * 8;
+  }
+};
+
+struct SpillFile {
+  std::string path;
+  std::uint64_t records = 0;
+};
+
+// A view of one record in a spill file.
+struct SpillRecord {
+  const std::byte* bytes;
+  const SpillHead& head() const { return *reinterpret_cast<const SpillHead*>(bytes); }
+  std::uint64_t context(std::size_t i) const {
+    return reinterpret_cast<const std::uint64_t*>(bytes + sizeof(SpillHead))[i];
+  }
+  float numeric(const SpillLayout& layout, std::size_t i) const {
+    return reinterpret_cast<const float*>(bytes + sizeof(SpillHead) + 8 * layout.contexts)[i];
+  }
+};
+
+// Deals records over `files` by user. `depth` picks the hash, so that a file which came out too big
+// can be dealt again.
+class Spill {
+ public:
+  static Result<Spill> create(Storage& storage, const std::string& path_prefix,
+                              const SpillLayout& layout, std::uint32_t files, std::uint32_t depth);
+  void add(const Record& record, std::uint64_t row);
+  void add(SpillRecord record);
+  const Status& status() const { return status_; }  // the first error of any add()
+  Result<std::vector<SpillFile>> finish();
+
+ private:
+  std::size_t file_of(std::uint64_t user) const;
+
+  SpillLayout layout_;
+  std::uint32_t depth_ = 0;
+  std::vector<ColumnWriter> writers_;
+  std::vector<std::string> paths_;
+  std::vector<std::byte> scratch_;
+  Status status_;
+};
+
+// Deals every file above `bytes_max` again until it is below, or holds one user only. Keeps the
+// order of records.
+Result<std::vector<SpillFile>> split_large(Storage& storage, std::vector<SpillFile> files,
+                                           const SpillLayout& layout, std::uint64_t bytes_max);
+
+}  // namespace meander::data

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/target_order.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "common/check.h"
+#include "common/rng.h"
+
+namespace meander::data {
+namespace {
+
+constexpr std::uint64_t kShuffleKey = 0x73687566666c6564ull;
+constexpr std::uint32_t kRounds = 4;
+
+std::uint64_t targets_before(std::span<const Target> targets, std::uint64_t row) {
+  return std::lower_bound(targets.begin(), targets.end(), row,
+                          [](const Target& t, std::uint64_t row) { return t.row < row; }) -
+         targets.begin();
+}
+
+}  // namespace
+
+Permutation::Permutation(std::uint64_t n, std::uint64_t key) : n_(n), key_(key) {
+  const auto bits = static_cast<std::uint32_t>(std::bit_width(n > 1 ? n - 1 : 1));
+  half_bits_ = (bits + 1) / 2;
+}
+
+std::uint64_t Permutation::once(std::uint64_t i) const {
+  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
+  std::uint64_t left = i >> half_bits_, right = i & mask;
+  for (std::uint32_t round = 0; round < kRounds; ++round) {
+    const std::uint64_t next = left ^ (hash64(key_ + round, right) & mask);
+    left = right;
+    right = next;
+  }
+  return left << half_bits_ | right;
+}
+
+std::uint64_t Permutation::operator()(std::uint64_t i) const {
+  do {
+    i = once(i);
+  } while (i >= n_);
+  return i;
+}
+
+TargetOrder::TargetOrder(const PreparedLog& log, const StreamSpec& spec)
+    : order_(spec.order), rows_(log.events()) {
+  const auto& shards = log.shards();
+  for (std::size_t s = spec.index; s < shards.size(); s += spec.count) {
+    if (spec.part != LogPart::kTest) add_run(shards[s], shards[s].train_targets, false, spec);
+    if (spec.part != LogPart::kTrain) add_run(shards[s], shards[s].test_targets, true, spec);
+  }
+  next_.assign(runs_.size(), 0);
+}
+
+void TargetOrder::add_run(const Shard& shard, std::span<const Target> part, bool is_test,
+                          const StreamSpec& spec) {
+  const auto before = [&shard](std::int64_t time_ms) {
+    return [&shard, time_ms](const Target& t) { return shard.time_ms[t.event] < time_ms; };
+  };
+  auto begin = part.begin(), end = part.end();
+  if (!shard.time_ms.empty()) {  // the order of rows is that of time
+    begin = std::partition_point(begin, end, before(spec.from_ms));
+    end = std::partition_point(begin, end, before(spec.until_ms));
+  }
+  runs_.push_back({&shard, {begin, end}, is_test, std::uint64_t(begin - part.begin())});
+  offsets_.push_back(offsets_.back() + runs_.back().targets.size());
+}
+
+TargetRef TargetOrder::ref(const Run& run, std::uint64_t i) const {
+  return {run.shard, run.targets[i], run.is_test, run.first_index + i};
+}
+
+void TargetOrder::get(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) {
+  CHECK_LE(from + out.size(), size());
+  if (order_ == StreamOrder::kTime) {
+    get_by_time(from, out);
+  } else {
+    get_shuffled(epoch, from, out);
+  }
+}
+
+// Rows are distinct, so some row has exactly `place` targets before it.
+void TargetOrder::seek(std::uint64_t place) {
+  std::uint64_t low = 0, high = rows_;
+  while (low < high) {
+    const std::uint64_t row = low + (high - low) / 2;
+    std::uint64_t before = 0;
+    for (const Run& run : runs_) before += targets_before(run.targets, row);
+    if (before >= place) {
+      high = row;
+    } else {
+      low = row + 1;
+    }
+  }
+  for (std::size_t r = 0; r < runs_.size(); ++r) next_[r] = targets_before(runs_[r].targets, low);
+  place_ = place;
+}
+
+void TargetOrder::get_by_time(std::uint64_t from, std::vector<TargetRef>& out) {
+  if (from != place_) seek(from);
+  for (TargetRef& target : out) {
+    std::size_t best = runs_.size();
+    for (std::size_t r = 0; r < runs_.size(); ++r) {
+      if (next_[r] == runs_[r].targets.size()) continue;
+      if (best == runs_.size() ||
+          runs_[r].targets[next_[r]].row < runs_[best].targets[next_[best]].row) {
+        best = r;
+      }
+    }
+    target = ref(runs_[best], next_[best]++);
+  }
+  place_ = from + out.size();
+}
+
+void TargetOrder::get_shuffled(std::uint32_t epoch, std::uint64_t from,
+                               std::vector<TargetRef>& out) const {
+  const Permutation permutation(size(), hash64(kShuffleKey, epoch));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const std::uint64_t place = permutation(from + i);
+    const std::size_t r =
+        std::upper_bound(offsets_.begin(), offsets_.end(), place) - offsets_.begin() - 1;
+    out[i] = ref(runs_[r], place - offsets_[r]);
+  }
+}
+
+}  // namespace meander::data

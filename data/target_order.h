@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/prepared_log.h"
+#include "data/stream.h"
+
+namespace meander::data {
+
+// One of the n targets of a stream.
+struct TargetRef {
+  const Shard* shard = nullptr;
+  Target target;
+  bool is_test = false;
+  std::uint64_t test_index = 0;  // in the shard's test targets
+};
+
+// A permutation of [0, n) that is computed, not stored: a Feistel network of four rounds on the
+// next even number of bits, walked until it falls inside [0, n) (Black and Rogaway, "Ciphers with
+// Arbitrary Finite Domains", CT-RSA 2002).
+class Permutation {
+ public:
+  Permutation(std::uint64_t n, std::uint64_t key);
+  std::uint64_t operator()(std::uint64_t i) const;  // i < n
+
+ private:
+  std::uint64_t once(std::uint64_t i) const;
+  std::uint64_t n_, key_;
+  std::uint32_t half_bits_;
+};
+
+// The targets of a stream in the order in which it serves them; holds a few words for each of the
+// stream's shards. Not thread-safe.
+class TargetOrder {
+ public:
+  TargetOrder(const PreparedLog& log, const StreamSpec& spec);
+
+  std::uint64_t size() const { return offsets_.back(); }
+  // Targets [from, from + out.size()) of an epoch. Ranges that follow one another are fastest.
+  void get(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out);
+
+ private:
+  // The targets of a shard's part that fall in the range of time, in order of row.
+  struct Run {
+    const Shard* shard;
+    std::span<const Target> targets;
+    bool is_test;
+    std::uint64_t first_index;  // of targets[0] in the part
+  };
+  void add_run(const Shard& shard, std::span<const Target> part, bool is_test,
+               const StreamSpec& spec);
+  TargetRef ref(const Run& run, std::uint64_t i) const;
+  void seek(std::uint64_t place);  // sets next_ to the first `place` targets in order of row
+  void get_by_time(std::uint64_t from, std::vector<TargetRef>& out);
+  void get_shuffled(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) const;
+
+  StreamOrder order_;
+  std::uint64_t rows_;  // of the log
+  std::vector<Run> runs_;
+  std::vector<std::uint64_t> offsets_{
+      0};                            // of each run in the concatenation of all; size at the end
+  std::vector<std::uint64_t> next_;  // by run: targets before place_
+  std::uint64_t place_ = 0;
+};
+
+}  // namespace meander::data
