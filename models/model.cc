@@ -84,6 +84,10 @@ Status check_fields(const ModelSpec& spec) {
     return invalid("layers is " + std::to_string(spec.layers) + ": must be 1 or 2");
   }
   RETURN_IF_ERROR(check_widths("attention", spec.attention));
+  if (spec.attention.size() != 2) {
+    return invalid("attention has " + std::to_string(spec.attention.size()) +
+                   " hidden layers: must be 2");
+  }
   RETURN_IF_ERROR(check_widths("head", spec.head));
   RETURN_IF_ERROR(check_one_of("activation", spec.activation, {"dice", "prelu", "relu"}));
   RETURN_IF_ERROR(check_one_of("dice", spec.dice, {"batch", "moving"}));

@@ -17,7 +17,7 @@ struct ModelSpec {
   std::int32_t numeric_features = 0;  // F
   std::int32_t hidden = 36;           // recurrent state
   std::int32_t layers = 1;            // recurrent layers
-  std::vector<std::int32_t> attention = {80, 40};
+  std::vector<std::int32_t> attention = {80, 40};  // hidden layers: two
   std::vector<std::int32_t> head = {200, 80};
   std::string activation = "dice";  // of the head: dice, prelu, relu
   // Dice takes its mean and variance from the batch, also at inference ("batch", as published) or,

@@ -118,7 +118,7 @@ def attention(params, query, keys):
         x = torch.cat([query, key, query - key, query * key])
         for i, units in enumerate(ATTENTION, 1):
             x = torch.sigmoid(dense(params, f"attention/dense{i}", x, units))
-        scores.append(dense(params, "attention/output", x, 1)[0])
+        scores.append(dense(params, "attention/dense3", x, 1)[0])
     return torch.softmax(torch.stack(scores), 0)
 
 

@@ -67,6 +67,24 @@ TEST_P(OnnxParity, OnnxruntimeScoresAsTheTrainer) {
   ASSERT_TRUE(storage->remove(dir).ok());
 }
 
+TEST(OnnxCheck, ADifferenceIsFound) {
+  if (!has_python()) GTEST_SKIP() << "python3 has no numpy, onnxruntime, safetensors";
+  const auto storage = make_posix_storage();
+  const std::string dir = testing::TempDir() + "onnx_check";
+  SmallExport small(SmallExport::spec_of("dnn"));
+  ASSERT_TRUE(storage->remove(dir).ok());
+  ASSERT_TRUE(
+      artefact::write_export(*storage, small.contents(), artefact::Layout::kPlain, dir).ok());
+  artefact::Samples samples = small.samples(4, 2, 5);
+  samples.logit = score_all(serve::Artefact::load(*storage, dir).value(), samples);
+  samples.logit[3] += 1e-3f;
+  ASSERT_TRUE(artefact::write_samples(*storage, dir + "/samples.safetensors",
+                                      SmallExport::spec_of("dnn"), samples)
+                  .ok());
+  EXPECT_NE(std::system(("python3 tools/check_onnx.py " + dir).c_str()), 0);
+  ASSERT_TRUE(storage->remove(dir).ok());
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, OnnxParity, testing::ValuesIn(cases()),
                          [](const auto& info) { return info.param.name; });
 

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "common/executor.h"
+#include "tests/jagged_batch.h"
+
+namespace meander::models {
+namespace {
+
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::HasSubstr;
+
+constexpr std::uint32_t kKeys = 6;
+
+ModelSpec spec_of(const std::string& kind) {
+  ModelSpec spec;
+  spec.kind = kind;
+  spec.slots = {{"item", 0, 4, true}, {"category", 1, 3, true}, {"user", 2, 2, false}};
+  spec.numeric_features = 2;
+  spec.hidden = 5;
+  spec.attention = {7, 4};
+  spec.head = {9, 6};
+  return spec;
+}
+
+nn::Graph build(const ModelSpec& spec) {
+  Result<nn::Graph> graph = build_model(spec);
+  CHECK(graph.ok()) << graph.status().message();
+  return std::move(graph).value();
+}
+
+// One training step of a model on random rows, or on rows of one value.
+struct Step {
+  explicit Step(const ModelSpec& spec, std::optional<float> row_value = {}) : graph(build(spec)) {
+    Rng rng(3);
+    const auto groups = [&](const std::vector<std::int32_t>& lengths) {
+      return random_groups(rng, lengths, 2, {kKeys, kKeys, kKeys}, 2, 2);
+    };
+    batch = std::make_unique<JaggedBatch>(
+        std::vector<std::vector<JaggedGroup>>{groups({1, 5, 3}), groups({2})});
+    for (std::int32_t t = 0; t < graph.tables(); ++t) {
+      const std::int32_t width = graph.table_width(t), keys = kKeys;
+      tables.emplace_back(kKeys * width);
+      for (float& x : tables[t]) x = row_value.value_or(static_cast<float>(rng.uniform() - 0.5));
+      dtables.emplace_back(kKeys * width);
+      rows.push_back({tables[t].data(), keys, width, width});
+      drows.push_back({dtables[t].data(), keys, width, width});
+    }
+    dense = graph.initial_dense(1);
+    ddense.resize(dense.size());
+    logits.resize(8);
+    output = {drows, ddense, logits};
+    InlineExecutor executor;
+    nn::Session session(graph);
+    session.train({batch->inputs(), rows, dense}, executor, output);
+  }
+
+  nn::Graph graph;
+  std::unique_ptr<JaggedBatch> batch;
+  std::vector<std::vector<float>> tables, dtables;
+  std::vector<nn::ConstMatrix> rows;
+  std::vector<nn::Matrix> drows;
+  std::vector<float> dense, ddense, logits;
+  nn::StepOutput output;
+};
+
+void expect_invalid(const ModelSpec& spec, const std::string& what) {
+  const Result<nn::Graph> graph = build_model(spec);
+  ASSERT_FALSE(graph.ok()) << what;
+  EXPECT_EQ(graph.status().code(), Code::kInvalid);
+  EXPECT_THAT(graph.status().message(), HasSubstr(what));
+}
+
+TEST(Models, AreTheFilesOfTheFolderSorted) {
+  const std::vector<std::string> kinds = model_kinds();
+  EXPECT_TRUE(std::ranges::is_sorted(kinds));
+  for (const char* kind : {"counting", "dnn", "lstm", "din", "dien"}) {
+    EXPECT_THAT(kinds, Contains(kind));
+  }
+}
+
+TEST(Models, EachTrainsAStepInWhichEveryRowAndParameterTakesPart) {
+  for (const std::string& kind : model_kinds()) {
+    if (kind == "counting") continue;
+    SCOPED_TRACE(kind);
+    const Step step(spec_of(kind));
+    EXPECT_GT(step.output.loss, 0);
+    EXPECT_TRUE(std::isfinite(step.output.loss));
+    for (const std::vector<float>& dtable : step.dtables)
+      EXPECT_THAT(dtable, Contains(::testing::Ne(0.0f)));
+    for (const nn::ParamSpec& spec : step.graph.params()) {
+      // A softmax does not feel a shift of its scores.
+      if (spec.name == "attention/dense3/bias") continue;
+      const std::span<const float> gradient =
+          std::span(step.ddense).subspan(spec.offset, spec.rows * spec.cols);
+      EXPECT_TRUE(std::ranges::any_of(gradient, [](float x) { return x != 0; })) << spec.name;
+    }
+  }
+}
+
+TEST(Models, MovingDiceAddsStatisticsAndTrainsTheSame) {
+  ModelSpec spec = spec_of("dnn");
+  const Step published(spec);
+  spec.dice = "moving";
+  const Step moving(spec);
+  EXPECT_EQ(published.graph.dense_size(), published.graph.dense_trained());
+  EXPECT_EQ(moving.graph.dense_size(), moving.graph.dense_trained() + 2 * (9 + 6));
+  EXPECT_EQ(moving.logits, published.logits);
+}
+
+TEST(Models, OnlyTheAuxiliaryLossAsksForNegatives) {
+  ModelSpec spec = spec_of("dien");
+  EXPECT_TRUE(build(spec).needs_negatives());
+  spec.auxiliary_weight = 0;
+  EXPECT_FALSE(build(spec).needs_negatives());
+  EXPECT_FALSE(build(spec_of("din")).needs_negatives());
+}
+
+TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
+  const Step step(spec_of("counting"), 0.0f);
+  for (std::size_t slot = 0; slot < 3; ++slot) {
+    std::vector<float> expected(step.dtables[slot].size(), 0.0f);
+    const std::int32_t width = step.graph.table_width(static_cast<std::int32_t>(slot));
+    for (const nn::PartInput& part : step.batch->inputs()) {
+      for (std::uint32_t key : part.columns[static_cast<int>(nn::Source::kTarget)][slot]) {
+        for (std::int32_t c = 0; c < width; ++c) expected[key * width + c] -= 1;
+      }
+    }
+    EXPECT_EQ(step.dtables[slot], expected);
+  }
+  EXPECT_THAT(step.logits, Each(0.0f));
+}
+
+TEST(Models, UnknownKindNamesTheNearest) {
+  expect_invalid(spec_of("dein"), "unknown model 'dein': did you mean 'dien'?");
+  expect_invalid(spec_of("transformer"), "there is counting, ");
+}
+
+TEST(Models, RefuseFieldsOutOfRange) {
+  const auto with = [](auto change) {
+    ModelSpec spec = spec_of("dien");
+    change(spec);
+    return spec;
+  };
+  expect_invalid(with([](ModelSpec& s) { s.hidden = 0; }), "model dien: hidden is 0");
+  expect_invalid(with([](ModelSpec& s) { s.layers = 3; }), "layers is 3");
+  expect_invalid(with([](ModelSpec& s) { s.head = {}; }), "head is empty");
+  expect_invalid(with([](ModelSpec& s) { s.attention = {80, -1}; }), "attention is -1");
+  expect_invalid(with([](ModelSpec& s) { s.attention = {80}; }), "attention has 1 hidden layers");
+  expect_invalid(with([](ModelSpec& s) { s.activation = "selu"; }), "dice, prelu, relu");
+  expect_invalid(with([](ModelSpec& s) { s.dice = "none"; }), "batch, moving");
+  expect_invalid(with([](ModelSpec& s) { s.auxiliary_mean = "all"; }), "padded, real");
+  expect_invalid(with([](ModelSpec& s) { s.auxiliary_weight = std::nanf(""); }),
+                 "auxiliary_weight");
+  expect_invalid(with([](ModelSpec& s) { s.numeric_features = -1; }), "numeric_features is -1");
+}
+
+TEST(Models, RefuseSlotsThatDoNotFit) {
+  const auto with = [](std::vector<nn::SlotSpec> slots) {
+    ModelSpec spec = spec_of("dnn");
+    spec.slots = std::move(slots);
+    return spec;
+  };
+  expect_invalid(with({}), "needs a slot that is in the history");
+  expect_invalid(with({{"user", 0, 4, false}}), "needs a slot that is in the history");
+  expect_invalid(with({{"item", 0, 4, true}, {"user", 1, 4, false}, {"shop", 2, 4, true}}), "shop");
+  expect_invalid(with({{"item", 0, 4, true}, {"item", 1, 4, true}}), "'item' is there twice");
+  expect_invalid(with({{"item", 0, 0, true}}), "width is 0");
+  expect_invalid(with({{"item", 0, 4, true}, {"twin", 0, 5, true}}), "rows of 4");
+  expect_invalid(with({{"item", 1, 4, true}, {"twin", 1, 4, true}}), "table 0");
+  expect_invalid(with({{"item", 7, 4, true}}), "table 7 is out of range");
+}
+
+}  // namespace
+}  // namespace meander::models
