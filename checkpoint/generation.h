@@ -11,17 +11,21 @@
 #include "common/status.h"
 #include "common/storage.h"
 #include "proto/manifest.pb.h"
+#include "proto/wire.pb.h"
 
 namespace meander::checkpoint {
 
 // One row as stored: everything of a key in one record.
 struct Record {
   std::uint64_t key = 0;
-  std::uint64_t step = 0;   // last touched, in pushes applied to the table
-  std::uint32_t count = 0;  // times touched
-  bool admitted = true;     // false: counted, but has no row of its own yet
-  std::span<const float> values;  // weights, then optimizer state
+  std::uint64_t step = 0;         // last touched, in pushes applied to the table
+  std::uint32_t count = 0;        // times touched, counted to 2^24 - 1
+  bool admitted = true;           // false: counted, but has no row of its own yet
+  std::span<const float> values;  // weights, then optimizer state; empty when not admitted
 };
+
+// Floats of optimizer state behind the weights of a row.
+std::uint32_t state_width(wire::Optimizer::Kind kind, std::uint32_t width);
 
 // Hash of a record; a generation's digest adds these up, so it does not depend on their order.
 std::uint64_t record_digest(std::uint32_t table, const Record& record);
@@ -44,8 +48,8 @@ class RowsWriter {
   std::unique_ptr<Impl> impl_;
 };
 
-// Calls `visit` for every record whose partition lies in [first, last]; skips blocks that hold none.
-// kCorrupt: names the file and the block.
+// Calls `visit` for every record whose partition lies in [first, last]; skips blocks that hold
+// none. kCorrupt: names the file and the block.
 Status read_rows(Storage& storage, const std::string& path, const manifest::File& file,
                  std::uint32_t first_partition, std::uint32_t last_partition,
                  const std::function<Status(const Record&)>& visit);

@@ -20,7 +20,7 @@ function(meander_folder name)
   target_link_libraries(meander_${name} ${scope} ${ARG_DEPS} ${ARG_LIBS})
 endfunction()
 
-# meander_kernels(NAME file.inc): compiles one source of kernels once per instruction-set level into
+# meander_kernels(NAME file.inc option...): compiles one source of kernels once per instruction-set level into
 # folder NAME; the program picks at run time (nn/simd/dispatch.h). MEANDER_ISA names the level and
 # the namespace, MEANDER_VECTOR_BYTES its register width.
 function(meander_kernels name source)
@@ -35,7 +35,7 @@ function(meander_kernels name source)
     file(CONFIGURE OUTPUT ${file} CONTENT "#define MEANDER_ISA ${isa}\n#define MEANDER_VECTOR_BYTES ${bytes}\n#include \"${source}\"\n")
     target_sources(meander_${name} PRIVATE ${file})
     set_source_files_properties(${file} TARGET_DIRECTORY meander_${name} PROPERTIES
-      COMPILE_OPTIONS "-march=x86-64-${isa};-O3;-ffp-contract=fast;-Wno-psabi;-Wno-ignored-attributes"
+      COMPILE_OPTIONS "-march=x86-64-${isa};-O3;-ffp-contract=fast;-Wno-psabi;-Wno-ignored-attributes;${ARGN}"
       OBJECT_DEPENDS ${CMAKE_SOURCE_DIR}/${source})
   endforeach()
 endfunction()

@@ -22,8 +22,9 @@ struct BatchId {
 };
 
 struct ClientOptions {
-  std::vector<std::uint32_t> widths;      // by table: floats of a row
-  Duration retry = std::chrono::milliseconds(500);  // unanswered: ask again, twice as late each time
+  std::vector<std::uint32_t> widths;  // by table: floats of a row
+  Duration retry =
+      std::chrono::milliseconds(500);  // unanswered: ask again, twice as late each time
   Duration retry_max = std::chrono::seconds(4);
   std::uint64_t cluster = 0;
 };

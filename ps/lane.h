@@ -23,9 +23,9 @@ struct LaneOptions {
   Duration scheduler_silence = std::chrono::seconds(60);  // then finish: the scheduler is gone
 };
 
-// A lane: owns a set of partitions of every table, applies each push at most once and in the order of
-// its stream, and answers a pull when the consistency mode allows (docs/protocol.md). No locks: one
-// thread, or the simulator, calls it. Files are written and read through `storage`.
+// A lane: owns a set of partitions of every table, applies each push at most once and in the order
+// of its stream, and answers a pull when the consistency mode allows (docs/protocol.md). No locks:
+// one thread, or the simulator, calls it. Files are written and read through `storage`.
 class Lane final : public net::Node {
  public:
   Lane(LaneOptions options, net::Transport& transport, Storage& storage, Executor& executor);

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "checkpoint/generation.h"
+
+namespace meander::checkpoint {
+
+// The bytes of a rows file (docs/checkpoint-format.md): one FileHeader, blocks of a BlockHeader and
+// its payload, and a FileEnd. All little-endian. Each crc is CRC-32C of the structure's bytes
+// before it.
+struct FileHeader {
+  static constexpr std::uint64_t kMagic = 0x53574f52444e4d0aull;  // "\nMNDROWS"
+  static constexpr std::uint32_t kFormat = 1;
+  std::uint64_t magic = kMagic;
+  std::uint32_t format = kFormat;
+  std::uint32_t table = 0;
+  std::uint32_t values = 0;  // floats of an admitted record
+  std::uint32_t crc = 0;
+};
+static_assert(sizeof(FileHeader) == 24);
+
+enum Codec : std::uint32_t { kNone = 0, kZstd = 1 };
+
+struct BlockHeader {
+  static constexpr std::uint32_t kMagic = 0x4b4c424du;  // "MBLK"
+  std::uint32_t magic = kMagic;
+  std::uint32_t codec = kNone;
+  std::uint32_t records = 0;
+  std::uint32_t admitted = 0;         // of them, with values
+  std::uint32_t first_partition = 0;  // of the first record
+  std::uint32_t last_partition = 0;   // of the last one
+  std::uint32_t raw_bytes = 0;
+  std::uint32_t stored_bytes = 0;
+  std::uint32_t payload_crc = 0;  // of the stored payload
+  std::uint32_t crc = 0;
+};
+static_assert(sizeof(BlockHeader) == 40);
+
+struct FileEnd {
+  static constexpr std::uint32_t kMagic = 0x444e454du;  // "MEND"
+  std::uint32_t magic = kMagic;
+  std::uint32_t blocks = 0;
+  std::uint64_t rows = 0;
+  std::uint32_t reserved = 0;
+  std::uint32_t crc = 0;
+};
+static_assert(sizeof(FileEnd) == 24);
+
+// A block is closed when its raw payload has reached this.
+constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
+// A record's columns: key u64, step u64, count u32, admitted u8; and its values.
+constexpr std::size_t kRecordBytes = 8 + 8 + 4 + 1;
+// Floats of a record: with it, no block is larger than 4 MiB.
+constexpr std::uint32_t kValuesMax = 3u << 18;
+
+std::uint64_t raw_size(std::uint64_t records, std::uint64_t admitted, std::uint64_t values);
+
+// What a rows file holds, checked on the way.
+struct RowsFile {
+  std::uint32_t table = 0;
+  std::uint32_t values = 0;
+  std::uint64_t rows = 0;
+  std::uint64_t blocks = 0;
+};
+// Reads a whole file in memory: calls `visit` for every record of the blocks that touch partitions
+// first ... last (other blocks' payloads are not looked at). kCorrupt: names file and block.
+Result<RowsFile> scan_rows(const std::string& path, std::span<const std::byte> bytes,
+                           std::uint32_t first_partition, std::uint32_t last_partition,
+                           const std::function<Status(const Record&)>& visit);
+
+}  // namespace meander::checkpoint

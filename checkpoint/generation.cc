@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "checkpoint/generation.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <optional>
+
+#include "common/crc32c.h"
+
+namespace meander::checkpoint {
+namespace {
+
+constexpr char kManifestName[] = "MANIFEST";
+constexpr std::uint32_t kManifestFormat = 1;
+constexpr std::string_view kPrefix = "gen-";
+
+// The last line: it must match to the byte, so no bit of the file can change unnoticed.
+std::string crc_line(std::string_view json) {
+  char line[32];
+  std::snprintf(line, sizeof(line), "crc32c %08x\n", crc32c(json.data(), json.size()));
+  return line;
+}
+
+// The number in "gen-000012"; nothing for other names.
+std::optional<std::uint64_t> generation_of(const std::string& name) {
+  if (name.size() <= kPrefix.size() || name.compare(0, kPrefix.size(), kPrefix) != 0) return {};
+  std::uint64_t number = 0;
+  for (const char c : name.substr(kPrefix.size())) {
+    if (c < '0' || c > '9' || number > (std::uint64_t{1} << 58)) return {};
+    number = number * 10 + static_cast<std::uint64_t>(c - '0');
+  }
+  return number;
+}
+
+struct Found {
+  std::uint64_t number;
+  std::string dir;
+  bool complete;
+};
+
+// What is named like a generation, oldest first.
+Result<std::vector<Found>> find_generations(Storage& storage, const std::string& dir) {
+  ASSIGN_OR_RETURN(const auto names, storage.list(dir));
+  std::vector<Found> found;
+  for (const std::string& name : names) {
+    const auto number = generation_of(name);
+    if (!number) continue;
+    const std::string path = join_path(dir, name);
+    found.push_back({*number, path, storage.exists(join_path(path, kManifestName))});
+  }
+  std::sort(found.begin(), found.end(),
+            [](const Found& a, const Found& b) { return a.number < b.number; });
+  return found;
+}
+
+}  // namespace
+
+std::uint32_t state_width(wire::Optimizer::Kind kind, std::uint32_t width) {
+  switch (kind) {
+    case wire::Optimizer::ADAGRAD:
+      return width;
+    case wire::Optimizer::ROWWISE_ADAGRAD:
+      return 1;
+    case wire::Optimizer::ADAM:
+      return 2 * width;
+    default:
+      return 0;
+  }
+}
+
+std::string generation_name(std::uint64_t generation) {
+  char name[32];
+  std::snprintf(name, sizeof(name), "gen-%06llu", static_cast<unsigned long long>(generation));
+  return name;
+}
+
+Status write_manifest(Storage& storage, const std::string& dir,
+                      const manifest::Manifest& manifest) {
+  manifest::Manifest stamped = manifest;
+  stamped.set_format(kManifestFormat);
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string text;
+  const auto printed = google::protobuf::util::MessageToJsonString(stamped, &text, options);
+  CHECK(printed.ok()) << printed.ToString();
+  if (text.empty() || text.back() != '\n') text += '\n';
+  text += crc_line(text);
+  return storage.write_atomic(join_path(dir, kManifestName), text.data(), text.size());
+}
+
+Result<manifest::Manifest> read_manifest(Storage& storage, const std::string& dir) {
+  const std::string path = join_path(dir, kManifestName);
+  ASSIGN_OR_RETURN(const Buffer bytes, storage.read(path));
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const std::size_t line_size = crc_line("").size();
+  if (text.size() < line_size) return corrupt(path + ": torn: shorter than its last line");
+  const std::string_view json = text.substr(0, text.size() - line_size);
+  if (text.substr(json.size()) != crc_line(json)) {
+    return corrupt(path + ": damaged: its last line is not the checksum of the others");
+  }
+  manifest::Manifest manifest;
+  const auto parsed = google::protobuf::util::JsonStringToMessage(
+      google::protobuf::StringPiece(json.data(), json.size()), &manifest);
+  if (!parsed.ok()) return corrupt(path + ": " + parsed.ToString());
+  if (manifest.format() != kManifestFormat) {
+    return invalid(path + ": format " + std::to_string(manifest.format()) +
+                   " is not known to this version");
+  }
+  return manifest;
+}
+
+Result<std::vector<std::string>> list_generations(Storage& storage, const std::string& dir) {
+  ASSIGN_OR_RETURN(const auto found, find_generations(storage, dir));
+  std::vector<std::string> complete;
+  for (const Found& generation : found) {
+    if (generation.complete) complete.push_back(generation.dir);
+  }
+  return complete;
+}
+
+Result<std::string> newest_generation(Storage& storage, const std::string& checkpoint_dir) {
+  ASSIGN_OR_RETURN(const auto complete, list_generations(storage, checkpoint_dir));
+  if (complete.empty()) return not_found(checkpoint_dir + ": holds no complete generation");
+  return complete.back();
+}
+
+Result<std::string> resolve_generation(Storage& storage, const std::string& path) {
+  if (storage.exists(join_path(path, kManifestName))) return path;
+  return newest_generation(storage, path);
+}
+
+Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep) {
+  ASSIGN_OR_RETURN(const auto found, find_generations(storage, checkpoint_dir));
+  std::uint32_t newer = 0;  // complete ones after this one
+  for (auto it = found.rbegin(); it != found.rend(); ++it) {
+    if (it->complete && newer++ < keep) continue;
+    // The manifest goes first, so that what is left of an interrupted removal is no generation.
+    RETURN_IF_ERROR(storage.remove(join_path(it->dir, kManifestName)));
+    RETURN_IF_ERROR(storage.remove(it->dir));
+  }
+  return {};
+}
+
+}  // namespace meander::checkpoint

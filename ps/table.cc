@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ps/table.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+
+#include "common/initial_row.h"
+#include "common/partition.h"
+
+namespace meander::ps {
+namespace {
+
+constexpr std::size_t kStage = 32;                 // rows worked together
+constexpr std::uint64_t kVisitRowsMax = 4u << 20;  // rows sorted at once: 64 MiB
+
+// The decimal number that was meant: 0.999 for 0.999f, so that 1 - beta is right to the last bit.
+double meant(float value) {
+  char text[32];
+  const auto written = std::to_chars(text, text + sizeof(text), value);
+  double meant = value;
+  std::from_chars(text, written.ptr, meant);
+  return meant;
+}
+
+bool is_share(float value) { return value >= 0 && value < 1; }
+bool is_amount(float value) { return std::isfinite(value) && value >= 0; }
+
+}  // namespace
+
+Status check_table(const wire::TableSpec& spec) {
+  const wire::Optimizer& o = spec.optimizer();
+  const std::string where = "table " + spec.name() + ": ";
+  if (spec.width() == 0 || spec.width() > kWidthMax) {
+    return invalid(where + "width " + std::to_string(spec.width()) + " is not in 1 ... " +
+                   std::to_string(kWidthMax));
+  }
+  if (!wire::Optimizer::Kind_IsValid(o.kind())) return invalid(where + "unknown optimizer");
+  if (!is_amount(spec.init_range())) return invalid(where + "init_range must be finite and >= 0");
+  if (spec.admit_count() > RowStore::kCountMax) return invalid(where + "admit_count is too large");
+  if (!is_amount(o.rate()) || !is_amount(o.epsilon()) || !is_amount(o.l2()) ||
+      !is_amount(o.initial_accumulator())) {
+    return invalid(where + "rate, epsilon, l2 and initial_accumulator must be finite and >= 0");
+  }
+  if (!is_share(o.beta1()) || !is_share(o.beta2())) {
+    return invalid(where + "beta1 and beta2 must be in [0, 1)");
+  }
+  return {};
+}
+
+Table::Table(std::uint32_t index, const wire::TableSpec& spec)
+    : index_(index),
+      width_(spec.width()),
+      state_width_(checkpoint::state_width(spec.optimizer().kind(), spec.width())),
+      spec_(spec),
+      rows_(width_ + state_width_),
+      counters_(0),
+      update_(update_kernel()) {
+  const Status status = check_table(spec);
+  CHECK(status.ok()) << status.message();
+}
+
+// A few rows on their way through the stages.
+struct Table::Stage {
+  std::size_t begin = 0, n = 0;  // keys[begin ... begin + n)
+  std::array<std::uint32_t, kStage> slots;
+  std::array<std::uint64_t, kStage> hashes;  // set where there was no hint
+};
+
+// Calls finish(stage) for keys in turn, with each key's slot: its row's, or kNone where the key was
+// absent when looked for. Three stages of rows are under way: buckets asked for, rows asked for,
+// finished; so a row's memory has the time of kStage others to arrive.
+template <class Store, class Finish>
+static void run_stages(const Store& store, std::span<const std::uint64_t> keys,
+                       std::span<const std::uint32_t> hints, std::size_t prefetch_bytes,
+                       auto* stages, Finish finish) {
+  const auto hinted = [&](std::size_t i) {
+    return !hints.empty() && hints[i] < store.slots();  // kNone is above all
+  };
+  const std::size_t blocks = (keys.size() + kStage - 1) / kStage;
+  for (std::size_t b = 0; b < blocks + 2; ++b) {
+    if (b < blocks) {
+      auto& stage = stages[b % 3];
+      stage.begin = b * kStage;
+      stage.n = std::min(kStage, keys.size() - stage.begin);
+      for (std::size_t i = 0; i < stage.n; ++i) {
+        if (hinted(stage.begin + i)) continue;
+        stage.hashes[i] = Store::hash(keys[stage.begin + i]);
+        store.prefetch_bucket(stage.hashes[i]);
+      }
+    }
+    if (b >= 1 && b <= blocks) {
+      auto& stage = stages[(b - 1) % 3];
+      for (std::size_t i = 0; i < stage.n; ++i) {
+        const std::size_t at = stage.begin + i;
+        stage.slots[i] = hinted(at) ? hints[at] : store.candidate(stage.hashes[i]);
+        if (stage.slots[i] != Store::kNone) store.prefetch_row(stage.slots[i], prefetch_bytes);
+      }
+    }
+    if (b >= 2) {
+      auto& stage = stages[(b - 2) % 3];
+      for (std::size_t i = 0; i < stage.n; ++i) {
+        const std::uint64_t key = keys[stage.begin + i];
+        const std::uint32_t slot = stage.slots[i];
+        if (slot != Store::kNone && store.key(slot) == key && store.is_live(slot)) continue;
+        if (slot == Store::kNone && hints.empty()) continue;
+        stage.hashes[i] = Store::hash(key);
+        stage.slots[i] = store.find(key, stage.hashes[i]);
+      }
+      finish(stage);
+    }
+  }
+}
+
+void Table::pull(std::span<const std::uint64_t> keys, float* out,
+                 std::vector<std::uint32_t>* slots) const {
+  if (slots != nullptr) slots->resize(keys.size());
+  Stage stages[3];
+  const std::size_t bytes = RowStore::kHeaderBytes + width_ * sizeof(float);
+  run_stages(rows_, keys, {}, bytes, stages, [&](const Stage& stage) {
+    for (std::size_t i = 0; i < stage.n; ++i) {
+      float* row = out + (stage.begin + i) * width_;
+      if (stage.slots[i] == kNoSlot) {
+        initialise(keys[stage.begin + i], row);
+      } else {
+        std::memcpy(row, rows_.values(stage.slots[i]), width_ * sizeof(float));
+      }
+    }
+    if (slots != nullptr) std::copy_n(stage.slots.begin(), stage.n, slots->begin() + stage.begin);
+  });
+}
+
+void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
+                 std::span<const std::uint32_t> slots) {
+  CHECK(slots.empty() || slots.size() == keys.size());
+  CHECK_LT(step_, RowStore::kStepMax);
+  ++step_;
+  const UpdateParams params = update_params();
+  Stage stages[3];
+  run_stages(rows_, keys, slots, rows_.row_bytes(), stages, [&](Stage& stage) {
+    for (std::size_t i = 0; i < stage.n; ++i) {
+      if (stage.slots[i] != kNoSlot) continue;
+      const std::uint64_t key = keys[stage.begin + i];
+      const std::uint64_t hash = RowStore::hash(key);
+      // It may have been stored since it was looked for, by a repeat of the key in this request.
+      stage.slots[i] = rows_.find(key, hash);
+      if (stage.slots[i] == kNoSlot) stage.slots[i] = admit(key, hash);
+    }
+    touch(stage, keys, gradients, params);
+  });
+}
+
+void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
+                  const UpdateParams& params) {
+  std::array<float*, kStage> rows;
+  std::array<const float*, kStage> row_gradients;
+  std::size_t n = 0;
+  for (std::size_t i = 0; i < stage.n; ++i) {
+    if (stage.slots[i] == kNoSlot) continue;
+    rows_.touch(stage.slots[i], step_);
+    rows[n] = rows_.values(stage.slots[i]);
+    row_gradients[n++] = gradients + (stage.begin + i) * width_;
+  }
+  update_(rows.data(), row_gradients.data(), n, params);
+}
+
+std::uint32_t Table::admit(std::uint64_t key, std::uint64_t hash) {
+  const std::uint32_t counter = counters_.size() == 0 ? kNoSlot : counters_.find(key, hash);
+  const std::uint32_t before = counter == kNoSlot ? 0 : counters_.count(counter);
+  if (before + 1 < spec_.admit_count()) {
+    counters_.touch(counter == kNoSlot ? counters_.insert(key, hash) : counter, step_);
+    return kNoSlot;
+  }
+  if (counter != kNoSlot) counters_.erase(key, hash);
+  const std::uint32_t slot = rows_.insert(key, hash);
+  rows_.set_touched(slot, step_, before);
+  float* values = rows_.values(slot);
+  initialise(key, values);
+  std::fill_n(values + width_, state_width_, initial_state());
+  return slot;
+}
+
+void Table::initialise(std::uint64_t key, float* values) const {
+  const std::span<float> weights(values, width_);
+  if (spec_.init_range() == 0) {
+    std::fill(weights.begin(), weights.end(), 0.0f);
+  } else {
+    initial_row(spec_.seed(), index_, key, spec_.init_range(), weights);
+  }
+}
+
+float Table::initial_state() const {
+  return spec_.optimizer().kind() == wire::Optimizer::ADAM
+             ? 0.0f
+             : spec_.optimizer().initial_accumulator();
+}
+
+UpdateRows Table::update_kernel() const {
+  switch (spec_.optimizer().kind()) {
+    case wire::Optimizer::ADAGRAD:
+      return kernels().adagrad;
+    case wire::Optimizer::ROWWISE_ADAGRAD:
+      return kernels().rowwise_adagrad;
+    case wire::Optimizer::ADAM:
+      return kernels().adam;
+    default:
+      return kernels().sgd;
+  }
+}
+
+// Of the push that makes the table's step what it is now.
+UpdateParams Table::update_params() const {
+  const wire::Optimizer& o = spec_.optimizer();
+  UpdateParams p;
+  p.width = width_;
+  p.rate = o.rate();
+  p.l2 = o.l2();
+  p.epsilon = o.epsilon();
+  if (o.kind() != wire::Optimizer::ADAM) return p;
+  const double beta1 = meant(o.beta1()), beta2 = meant(o.beta2());
+  const double t = static_cast<double>(step_);
+  const double first_share = 1 - std::pow(beta1, t);  // m_hat = m / first_share
+  const double second_root =
+      std::sqrt(1 - std::pow(beta2, t));  // sqrt(v_hat) = sqrt(v) / second_root
+  p.first = static_cast<float>(1 - beta1);
+  p.second = static_cast<float>(1 - beta2);
+  if (o.epsilon_hat()) {
+    p.rate = static_cast<float>(meant(o.rate()) * second_root / first_share);
+  } else {
+    p.rate = static_cast<float>(meant(o.rate()) / first_share);
+    p.root = static_cast<float>(1 / second_root);
+  }
+  return p;
+}
+
+void Table::assign(std::span<const std::uint64_t> keys, const float* weights) {
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    const std::uint64_t hash = RowStore::hash(keys[i]);
+    std::uint32_t slot = rows_.find(keys[i], hash);
+    if (slot == kNoSlot) slot = rows_.insert(keys[i], hash);
+    rows_.set_touched(slot, 0, 0);
+    float* values = rows_.values(slot);
+    std::copy_n(weights + i * width_, width_, values);
+    std::fill_n(values + width_, state_width_, initial_state());
+  }
+}
+
+Status Table::restore(const checkpoint::Record& record) {
+  RowStore& store = record.admitted ? rows_ : counters_;
+  const std::size_t values = record.admitted ? width_ + state_width_ : 0;
+  const std::string where = "table " + spec_.name() + ": key " + std::to_string(record.key);
+  if (record.values.size() != values) {
+    return corrupt(where + " has " + std::to_string(record.values.size()) + " values, not " +
+                   std::to_string(values));
+  }
+  if (record.step > RowStore::kStepMax) return corrupt(where + " has an impossible step");
+  const std::uint64_t hash = RowStore::hash(record.key);
+  if (store.find(record.key, hash) != kNoSlot) return corrupt(where + " occurs twice");
+  const std::uint32_t slot = store.insert(record.key, hash);
+  store.set_touched(slot, record.step, record.count);
+  std::copy(record.values.begin(), record.values.end(), store.values(slot));
+  return {};
+}
+
+namespace {
+
+struct Visited {
+  std::uint64_t hash;
+  std::uint32_t slot;
+  bool admitted;
+};
+
+void collect(const RowStore& store, bool admitted, std::uint32_t first, std::uint32_t last,
+             std::vector<Visited>& out) {
+  for (std::uint32_t slot = 0; slot < store.slots(); ++slot) {
+    if (!store.is_live(slot)) continue;
+    const std::uint64_t key = store.key(slot);
+    const std::uint32_t partition = partition_of(key);
+    if (partition < first || partition > last) continue;
+    out.push_back({RowStore::hash(key), slot, admitted});
+  }
+}
+
+}  // namespace
+
+Status Table::visit(std::uint32_t first_partition, std::uint32_t last_partition,
+                    const std::function<Status(const checkpoint::Record&)>& visit) const {
+  const std::uint64_t parts = (rows() + counted()) / kVisitRowsMax + 1;
+  const std::uint64_t span = std::uint64_t{last_partition} - first_partition + 1;
+  std::vector<Visited> order;
+  for (std::uint64_t part = 0; part < parts; ++part) {
+    const auto begin = static_cast<std::uint32_t>(first_partition + span * part / parts);
+    const auto end = static_cast<std::uint32_t>(first_partition + span * (part + 1) / parts);
+    if (begin == end) continue;
+    order.clear();
+    collect(rows_, true, begin, end - 1, order);
+    collect(counters_, false, begin, end - 1, order);
+    std::sort(order.begin(), order.end(),
+              [](const Visited& a, const Visited& b) { return a.hash < b.hash; });
+    for (const Visited& v : order) {
+      const RowStore& store = v.admitted ? rows_ : counters_;
+      checkpoint::Record record;
+      record.key = store.key(v.slot);
+      record.step = store.step(v.slot);
+      record.count = store.count(v.slot);
+      record.admitted = v.admitted;
+      if (v.admitted) record.values = {store.values(v.slot), width_ + state_width_};
+      RETURN_IF_ERROR(visit(record));
+    }
+  }
+  return {};
+}
+
+std::size_t Table::bytes() const {
+  return rows_.slots() * rows_.row_bytes() + rows_.index_bytes() +
+         counters_.slots() * counters_.row_bytes() + counters_.index_bytes();
+}
+
+}  // namespace meander::ps

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "checkpoint/generation.h"
+#include "common/status.h"
+#include "proto/wire.pb.h"
+#include "ps/row_store.h"
+#include "ps/simd/kernels.h"
+
+namespace meander::ps {
+
+constexpr std::uint32_t kWidthMax = 1u << 16;  // floats of a row's weights
+
+// kInvalid: names what a table cannot be (a peer's word, or a user's).
+Status check_table(const wire::TableSpec& spec);
+
+// Rows of one width under any 64-bit keys, with the optimizer that updates them: this lane's part
+// of one table (docs/table.md). Requests are worked in stages, so that the memory of many rows is
+// waited for at once. Not thread safe; concurrent pulls and visits are, while nobody pushes.
+class Table {
+ public:
+  static constexpr std::uint32_t kNoSlot = RowStore::kNone;
+
+  // `index` and the spec's seed decide absent rows' values (common/initial_row.h). CHECKs the spec.
+  Table(std::uint32_t index, const wire::TableSpec& spec);
+
+  // The weights of each key, (keys, width), into `out`; absent keys get their initial value and are
+  // not stored. `slots`, if given, takes a hint for the push of the same keys.
+  void pull(std::span<const std::uint64_t> keys, float* out,
+            std::vector<std::uint32_t>* slots = nullptr) const;
+
+  // One step: applies a gradient, (keys, width), to each key. An absent key is stored once it has
+  // been pushed admit_count times; what was pushed before is lost. A key that occurs more than once
+  // is updated as often, in order. `slots`: what pull() gave for these keys, or empty.
+  void push(std::span<const std::uint64_t> keys, const float* gradients,
+            std::span<const std::uint32_t> slots = {});
+
+  // Stores weights, (keys, width), with fresh optimizer state, untouched so far.
+  void assign(std::span<const std::uint64_t> keys, const float* weights);
+
+  // Takes a stored record back. kCorrupt: of another width, or its key is there already.
+  Status restore(const checkpoint::Record& record);
+  void set_step(std::uint64_t step) { step_ = step; }
+
+  // Every record of partitions first ... last, in rising order of mix64(key), so in rising order of
+  // partitions: the same whatever happened in between. Stops at the first error.
+  Status visit(std::uint32_t first_partition, std::uint32_t last_partition,
+               const std::function<Status(const checkpoint::Record&)>& visit) const;
+
+  std::uint32_t width() const { return width_; }
+  std::uint32_t state_width() const { return state_width_; }
+  std::uint64_t rows() const { return rows_.size(); }
+  // Keys that are counted and have no row yet.
+  std::uint64_t counted() const { return counters_.size(); }
+  std::uint64_t step() const { return step_; }  // pushes applied, empty ones too
+  // Of rows, counters and index, as far as they are used.
+  std::size_t bytes() const;
+
+ private:
+  struct Stage;
+
+  UpdateParams update_params() const;
+  UpdateRows update_kernel() const;
+  void initialise(std::uint64_t key, float* values) const;
+  float initial_state() const;
+  std::uint32_t admit(std::uint64_t key, std::uint64_t hash);
+  void touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
+             const UpdateParams& params);
+
+  std::uint32_t index_, width_, state_width_;
+  wire::TableSpec spec_;
+  RowStore rows_;
+  RowStore counters_;  // keys on their way to admission: rows without values
+  UpdateRows update_;
+  std::uint64_t step_ = 0;
+};
+
+}  // namespace meander::ps
