@@ -5,8 +5,10 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <queue>
+#include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "common/rng.h"
 #include "net/transport.h"
@@ -26,10 +28,12 @@ struct SimFaults {
 class SimNetwork {
  public:
   SimNetwork(std::uint64_t seed, SimFaults faults);
+  ~SimNetwork();
   // The transport for the node called `name`; owned by the network.
   Transport& transport(const std::string& name);
   // `node` gets the messages to `name` from now on; null: it is down, and they are lost. Messages
-  // still under way to an earlier node of that name are lost (a restart loses its sockets).
+  // still under way to an earlier node of that name are lost (a restart loses its sockets). A node
+  // that has finished is left alone.
   void attach(const std::string& name, Node* node);
   // Partition: no message between a and b until healed.
   void cut(const std::string& a, const std::string& b, bool severed);
@@ -40,6 +44,8 @@ class SimNetwork {
   void at(TimePoint when, std::function<void()> fn);
   // Delivers the next event (message, timer or fn). False: nothing is left to happen.
   bool step();
+  // Steps until `is_over()`, or nothing is left or due before `deadline`. True: it is over.
+  bool run_until(const std::function<bool()>& is_over, TimePoint deadline);
   // Hash of every delivery so far: equal runs have equal traces.
   std::uint64_t trace() const { return trace_; }
   std::uint64_t delivered() const { return delivered_; }
@@ -49,12 +55,25 @@ class SimNetwork {
   struct Port;
   struct Event;
   struct Later;
+
+  Port& port(const std::string& name);
+  void send(const std::string& from, const std::string& to, const wire::Header& header,
+            std::vector<Buffer> frames);
+  void add(std::unique_ptr<Event> event);
+  Duration draw_delay();
+  bool is_cut(const std::string& a, const std::string& b) const;
+  // The time of the next event or timer; kNever when there is none. `ports`: whose timers are due
+  // then.
+  TimePoint next_time(std::vector<Port*>& ports) const;
+  void deliver(Event& event);
+
   Rng rng_;
   SimFaults faults_;
   TimePoint now_{};
   std::uint64_t trace_ = 0, delivered_ = 0, next_id_ = 0;
   std::map<std::string, std::unique_ptr<Port>> ports_;
-  std::vector<std::unique_ptr<Event>> events_;
+  std::set<std::pair<std::string, std::string>> cuts_;  // each pair in order
+  std::vector<std::unique_ptr<Event>> events_;          // a heap: the next one first
 };
 
 }  // namespace meander::net
