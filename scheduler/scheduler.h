@@ -19,8 +19,8 @@ struct SchedulerOptions {
   std::uint64_t cluster = 0;  // id of the run, drawn at start
   std::uint32_t lanes = 1;
   std::uint32_t workers = 1;
-  std::uint32_t streams = 1;          // logical streams: one per worker of the job
-  std::int64_t staleness = 0;         // wire.proto, LaneSetup
+  std::uint32_t streams = 1;            // logical streams: one per worker of the job
+  std::int64_t staleness = 0;           // wire.proto, LaneSetup
   std::vector<wire::TableSpec> tables;  // the graph's, then "dense"
   // Rows to start from, by table: keys and rows (the dense parameters). Empty where none.
   struct Preset {
@@ -30,12 +30,12 @@ struct SchedulerOptions {
   };
   std::vector<Preset> presets;
 
-  bool train = true;     // false: only evaluate
-  bool evaluate = true;  // score the held-out part at the end
-  std::string model;     // identity of the model's shape, checked against a checkpoint's
-  std::string job;       // resolved job, kept in the manifest
-  std::string checkpoint_dir;    // empty: nothing is written
-  std::string restore;           // generation directory to start from; empty: fresh
+  bool train = true;           // false: only evaluate
+  bool evaluate = true;        // score the held-out part at the end
+  std::string model;           // identity of the model's shape, checked against a checkpoint's
+  std::string job;             // resolved job, kept in the manifest
+  std::string checkpoint_dir;  // empty: nothing is written
+  std::string restore;         // generation directory to start from; empty: fresh
   // With restore: go on at its stream positions (resume), or keep only rows and start the streams
   // anew (other data: incremental training).
   bool restore_positions = true;

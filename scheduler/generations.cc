@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/generations.h"
+
+#include <algorithm>
+
+#include "checkpoint/generation.h"
+
+namespace meander::scheduler {
+namespace {
+
+constexpr char kMetricsFile[] = "metrics";
+
+Result<Accumulator> read_metrics(Storage& storage, const std::string& generation_dir) {
+  const std::string path = join_path(generation_dir, kMetricsFile);
+  if (!storage.exists(path)) return Accumulator();
+  ASSIGN_OR_RETURN(const Buffer bytes, storage.read(path));
+  Result<Accumulator> metrics = Accumulator::decode(bytes);
+  if (!metrics.ok()) return std::move(metrics).status().context(path);
+  return metrics;
+}
+
+}  // namespace
+
+Status Generations::restore(const std::string& path, const std::string& model,
+                            std::uint32_t streams, bool with_positions) {
+  ASSIGN_OR_RETURN(dir_, checkpoint::resolve_generation(storage_, path));
+  ASSIGN_OR_RETURN(manifest_, checkpoint::read_manifest(storage_, dir_));
+  has_positions_ = with_positions;
+  if (manifest_.model() != model) {
+    return invalid("checkpoint " + dir_ + " is of model " + manifest_.model() + ", the job's is " +
+                   model + ": use the job it was trained with, or another checkpoint");
+  }
+  if (!with_positions) return {};
+  if (manifest_.streams_size() != static_cast<int>(streams)) {
+    const std::string had = std::to_string(manifest_.streams_size());
+    return invalid("checkpoint " + dir_ + " was trained by " + had + " workers, the job has " +
+                   std::to_string(streams) + ": set cluster.workers to " + had +
+                   " to go on with it, or start anew from its rows with train.init_from");
+  }
+  ASSIGN_OR_RETURN(metrics_, read_metrics(storage_, dir_));
+  return {};
+}
+
+bool Generations::is_final() const {
+  return !dir_.empty() && has_positions_ &&
+         std::ranges::all_of(manifest_.streams(),
+                             [](const manifest::Stream& stream) { return stream.ended(); });
+}
+
+Status Generations::find_next() {
+  begun_ = has_positions_ ? manifest_.generation() : 0;
+  if (!is_writing()) return {};
+  Result<std::string> newest = checkpoint::newest_generation(storage_, checkpoint_dir_);
+  if (!newest.ok()) {
+    return newest.status().code() == Code::kNotFound ? Status() : std::move(newest).status();
+  }
+  ASSIGN_OR_RETURN(const manifest::Manifest there,
+                   checkpoint::read_manifest(storage_, newest.value()));
+  begun_ = std::max(begun_, there.generation());
+  return {};
+}
+
+std::string Generations::begun_dir() const {
+  return join_path(checkpoint_dir_, checkpoint::generation_name(begun_));
+}
+
+Status Generations::begin() {
+  ++begun_;
+  RETURN_IF_ERROR(storage_.remove(begun_dir()));
+  return storage_.make_directories(begun_dir());
+}
+
+Status Generations::complete(manifest::Manifest manifest, const Accumulator& metrics) {
+  const Buffer sums = metrics.encode();
+  RETURN_IF_ERROR(
+      storage_.write_atomic(join_path(begun_dir(), kMetricsFile), sums.data(), sums.size()));
+  RETURN_IF_ERROR(checkpoint::write_manifest(storage_, begun_dir(), manifest));
+  dir_ = begun_dir();
+  manifest_ = std::move(manifest);
+  has_positions_ = true;
+  metrics_ = metrics;
+  return checkpoint::prune(storage_, checkpoint_dir_, keep_);
+}
+
+}  // namespace meander::scheduler

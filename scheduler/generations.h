@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "common/metrics.h"
+#include "common/storage.h"
+#include "proto/manifest.pb.h"
+
+namespace meander::scheduler {
+
+// The generations of a run on storage: the one that it goes on from, and those that it writes. The
+// training metrics lie beside the rows (file `metrics`; not part of the digest), so that the
+// progressive figures of a resumed run cover the whole run.
+class Generations {
+ public:
+  // checkpoint_dir: where to write; empty: nowhere.
+  Generations(Storage& storage, std::string checkpoint_dir, std::uint32_t keep)
+      : storage_(storage), checkpoint_dir_(std::move(checkpoint_dir)), keep_(keep) {}
+
+  // Starts from a generation, or a checkpoint directory's newest. kInvalid: it is of another model,
+  // or (with_positions) has another number of streams; kNotFound, kCorrupt.
+  Status restore(const std::string& path, const std::string& model, std::uint32_t streams,
+                 bool with_positions);
+  // Finds the number that the next generation gets.
+  Status find_next();
+
+  bool is_writing() const { return !checkpoint_dir_.empty(); }
+  // The last complete one; empty: none yet.
+  const std::string& dir() const { return dir_; }
+  const manifest::Manifest& manifest() const { return manifest_; }
+  bool has_positions() const { return has_positions_; }  // streams go on where it stands
+  bool is_final() const;  // the run goes on where it stands, and every stream has ended there
+  const Accumulator& metrics() const { return metrics_; }  // up to it
+
+  // Makes an empty directory for the next generation. Numbers are never used twice.
+  Status begin();
+  std::uint64_t begun() const { return begun_; }
+  std::string begun_dir() const;
+  // Its files are there: writes metrics and manifest, and removes what is not to be kept.
+  Status complete(manifest::Manifest manifest, const Accumulator& metrics);
+
+ private:
+  Storage& storage_;
+  const std::string checkpoint_dir_;
+  const std::uint32_t keep_;
+  std::string dir_;
+  manifest::Manifest manifest_;
+  bool has_positions_ = true;
+  Accumulator metrics_;
+  std::uint64_t begun_ = 0;
+};
+
+}  // namespace meander::scheduler

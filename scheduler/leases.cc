@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/leases.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+
+namespace meander::scheduler {
+
+std::uint64_t Leases::reset() {
+  std::ranges::fill(leases_, Lease{});
+  return ++last_epoch_;
+}
+
+void Leases::drive(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup,
+                   std::uint64_t cut) {
+  if (cut == 0) rebalance(workers, setup);
+  for (std::uint32_t stream = 0; stream < leases_.size(); ++stream) {
+    Lease& lease = leases_[stream];
+    if (lease.state == Lease::kFree) {
+      lease.state = Lease::kFencing;
+      lease.epoch = ++last_epoch_;
+      lease.fenced.assign(lanes_, std::nullopt);
+      lease.next_fence.assign(lanes_, TimePoint{});
+    }
+    if (lease.state == Lease::kFencing) fence(post, stream);
+    if (lease.state == Lease::kReady) grant(workers, setup, stream);
+    if (lease.state == Lease::kGranted) send(post, workers, setup, cut, stream);
+  }
+}
+
+void Leases::fence(Post& post, std::uint32_t stream) {
+  Lease& lease = leases_[stream];
+  for (std::uint32_t lane = 0; lane < lanes_; ++lane) {
+    if (lease.fenced[lane] || !post.due(lease.next_fence[lane])) continue;
+    wire::Header header;
+    header.mutable_fence()->set_stream(stream);
+    header.mutable_fence()->set_epoch(lease.epoch);
+    post.send(net::lane_name(lane), std::move(header));
+  }
+}
+
+void Leases::on_fenced(std::uint32_t lane, const wire::Fenced& fenced) {
+  if (fenced.stream() >= leases_.size()) return;
+  Lease& lease = leases_[fenced.stream()];
+  if (lease.state != Lease::kFencing || fenced.epoch() != lease.epoch) return;
+  lease.fenced[lane] = fenced;
+  settle_fence(lease);
+}
+
+void Leases::settle_fence(Lease& lease) {
+  bool has_ended = true;
+  std::uint64_t next = ~0ull;
+  for (const auto& fenced : lease.fenced) {
+    if (!fenced) return;
+    has_ended &= fenced->ended();
+    next = std::min(next, fenced->next());
+  }
+  lease.state = has_ended ? Lease::kEnded : Lease::kReady;
+  lease.next = next;
+}
+
+std::vector<std::uint32_t> Leases::load(std::size_t workers) const {
+  std::vector<std::uint32_t> held(workers);
+  for (const Lease& lease : leases_) held[lease.worker] += lease.has_holder();
+  return held;
+}
+
+// To the live worker that holds the fewest; among those to the one of the stream's own number, so
+// that an undisturbed run is the same every time.
+void Leases::grant(const std::vector<WorkerMember>& workers, std::uint64_t setup,
+                   std::uint32_t stream) {
+  const std::vector<std::uint32_t> held = load(workers.size());
+  const std::uint32_t home = stream % workers.size();
+  std::optional<std::uint32_t> best;
+  for (std::uint32_t worker = 0; worker < workers.size(); ++worker) {
+    if (!workers[worker].is_ready(setup)) continue;
+    const bool is_better =
+        !best || held[worker] < held[*best] || (held[worker] == held[*best] && worker == home);
+    if (is_better) best = worker;
+  }
+  if (!best) return;
+  Lease& lease = leases_[stream];
+  lease.state = Lease::kGranted;
+  lease.worker = *best;
+  lease.next_lease = {};
+}
+
+void Leases::send(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup,
+                  std::uint64_t cut, std::uint32_t stream) {
+  Lease& lease = leases_[stream];
+  if (!post.due(lease.next_lease)) return;
+  wire::Header header;
+  wire::Lease& body = *header.mutable_lease();
+  body.set_stream(stream);
+  body.set_epoch(lease.epoch);
+  body.set_next(lease.next);
+  body.set_cut(cut);
+  body.set_setup(setup);
+  post.send(workers[lease.worker].name, std::move(header));
+}
+
+void Leases::on_progress(std::uint32_t worker, const wire::StreamProgress& progress) {
+  if (progress.stream() >= leases_.size()) return;
+  Lease& lease = leases_[progress.stream()];
+  if (!lease.has_holder() || lease.worker != worker || lease.epoch != progress.epoch()) return;
+  lease.state = progress.ended() ? Lease::kEnded : Lease::kHeld;
+  lease.progress = std::max(lease.progress, progress.progress());
+}
+
+void Leases::revoke_all(std::uint32_t worker) {
+  for (Lease& lease : leases_) {
+    if (lease.has_holder() && lease.worker == worker) lease.state = Lease::kFree;
+  }
+}
+
+// A worker that came back without a stream gets one from a worker that holds several.
+void Leases::rebalance(const std::vector<WorkerMember>& workers, std::uint64_t setup) {
+  const bool is_settled = std::ranges::all_of(leases_, [](const Lease& lease) {
+    return lease.state == Lease::kHeld || lease.state == Lease::kEnded;
+  });
+  if (!is_settled) return;
+  const std::vector<std::uint32_t> held = load(workers.size());
+  for (std::uint32_t idle = 0; idle < workers.size(); ++idle) {
+    if (held[idle] > 0 || !workers[idle].is_ready(setup)) continue;
+    Lease* chosen = nullptr;
+    for (std::uint32_t stream = 0; stream < leases_.size(); ++stream) {
+      Lease& lease = leases_[stream];
+      if (!lease.has_holder() || held[lease.worker] < 2) continue;
+      if (chosen == nullptr || stream % workers.size() == idle) chosen = &lease;
+    }
+    if (chosen != nullptr) chosen->state = Lease::kFree;
+    return;
+  }
+}
+
+bool Leases::all_ended() const {
+  return std::ranges::all_of(leases_,
+                             [](const Lease& lease) { return lease.state == Lease::kEnded; });
+}
+
+double Leases::done() const {
+  double sum = 0;
+  for (const Lease& lease : leases_) sum += lease.state == Lease::kEnded ? 1 : lease.progress;
+  return sum / static_cast<double>(leases_.size());
+}
+
+}  // namespace meander::scheduler

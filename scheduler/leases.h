@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "scheduler/members.h"
+#include "scheduler/post.h"
+
+namespace meander::scheduler {
+
+// Who trains which stream: fences a stream at every lane, then leases it to a live worker
+// (docs/protocol.md, "Leases").
+class Leases {
+ public:
+  struct Lease {
+    enum State {
+      kFree,     // nobody's; a new epoch is due
+      kFencing,  // the lanes are being told of the epoch
+      kReady,    // fenced; waits for a worker
+      kGranted,  // sent; the worker's heartbeat has not shown it yet
+      kHeld,
+      kEnded,  // all of the stream is applied at every lane
+    };
+    State state = kFree;
+    std::uint64_t epoch = 0;
+    std::uint64_t next = 0;    // where the holder begins
+    std::uint32_t worker = 0;  // the holder, when kGranted or kHeld
+    double progress = 0;
+
+    bool has_holder() const { return state == kGranted || state == kHeld; }
+
+   private:
+    friend class Leases;
+    std::vector<std::optional<wire::Fenced>> fenced;  // by lane
+    std::vector<TimePoint> next_fence;
+    TimePoint next_lease{};
+  };
+
+  Leases(std::uint32_t streams, std::uint32_t lanes) : leases_(streams), lanes_(lanes) {}
+
+  // After a set-up: nobody holds anything. Returns the epoch that lanes begin with.
+  std::uint64_t reset();
+  // One round. `cut`: the one that is going on, 0 for none.
+  void drive(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup,
+             std::uint64_t cut);
+  void on_fenced(std::uint32_t lane, const wire::Fenced& fenced);
+  void on_progress(std::uint32_t worker, const wire::StreamProgress& progress);
+  // Takes away all that a worker holds.
+  void revoke_all(std::uint32_t worker);
+
+  const std::vector<Lease>& all() const { return leases_; }
+  bool all_ended() const;
+  double done() const;  // share of all streams
+
+ private:
+  void fence(Post& post, std::uint32_t stream);
+  void settle_fence(Lease& lease);
+  void grant(const std::vector<WorkerMember>& workers, std::uint64_t setup, std::uint32_t stream);
+  void send(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup,
+            std::uint64_t cut, std::uint32_t stream);
+  void rebalance(const std::vector<WorkerMember>& workers, std::uint64_t setup);
+  std::vector<std::uint32_t> load(std::size_t workers) const;
+
+  std::vector<Lease> leases_;
+  std::uint32_t lanes_;
+  std::uint64_t last_epoch_ = 0;
+};
+
+}  // namespace meander::scheduler

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "net/transport.h"
+
+namespace meander::scheduler {
+
+// Sends, and keeps the times at which what was not answered is asked again. The scheduler goes over
+// all that it waits for in rounds; each open question says due(), which also sets when the next
+// round has to be.
+class Post {
+ public:
+  Post(net::Transport& transport, std::uint64_t cluster, Duration retry)
+      : transport_(transport), cluster_(cluster), retry_(retry) {}
+
+  void begin_round(TimePoint now) {
+    now_ = now;
+    wake_ = kNever;
+  }
+  TimePoint now() const { return now_; }
+  TimePoint wake() const { return wake_; }
+  void wake_at(TimePoint when) { wake_ = std::min(wake_, when); }
+
+  // `next`: when the question is asked again, TimePoint{} for at once. True: ask now.
+  bool due(TimePoint& next) { return due(next, retry_); }
+  bool due(TimePoint& next, Duration every) {
+    const bool is_due = next <= now_;
+    if (is_due) next = now_ + every;
+    wake_at(next);
+    return is_due;
+  }
+
+  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames = {}) {
+    header.set_cluster(cluster_);
+    transport_.send(peer, std::move(header), std::move(frames));
+  }
+
+ private:
+  net::Transport& transport_;
+  const std::uint64_t cluster_;
+  const Duration retry_;
+  TimePoint now_{}, wake_{};
+};
+
+}  // namespace meander::scheduler
