@@ -30,12 +30,20 @@ class JaggedBatch {
   // length.
   explicit JaggedBatch(std::vector<std::vector<JaggedGroup>> parts) {
     for (auto& groups : parts) parts_.push_back(pack(std::move(groups)));
-    std::int32_t groups = 0, longest = 0;
+    std::int32_t groups = 0, longest = 0, negatives = 0;
     for (const Part& part : parts_) {
       groups += static_cast<std::int32_t>(part.groups.size());
       longest = std::max(longest, static_cast<std::int32_t>(part.step_rows.size()));
+      for (std::size_t row = part.groups.size(); row < part.valid.size(); ++row) {
+        negatives += part.valid[row] != 0 ? 1 : 0;  // the first step has no state before it
+      }
     }
-    for (Part& part : parts_) inputs_.push_back(view(part, groups, longest));
+    for (const Part& part : parts_) inputs_.push_back(view(part));
+    for (nn::PartInput& input : inputs_) {
+      input.layout.batch_groups = groups;
+      input.layout.batch_longest = longest;
+      input.layout.batch_negatives = negatives;
+    }
   }
   JaggedBatch(const JaggedBatch&) = delete;
   JaggedBatch& operator=(const JaggedBatch&) = delete;
@@ -109,7 +117,7 @@ class JaggedBatch {
     }
   }
 
-  static nn::PartInput view(const Part& part, std::int32_t groups, std::int32_t longest) {
+  static nn::PartInput view(const Part& part) {
     nn::PartInput input;
     input.layout.groups = static_cast<std::int32_t>(part.groups.size());
     input.layout.candidates =
@@ -118,8 +126,6 @@ class JaggedBatch {
     input.layout.step_rows = part.step_rows;
     input.layout.step_offset = part.step_offset;
     input.layout.history_rows = std::accumulate(part.lengths.begin(), part.lengths.end(), 0);
-    input.layout.batch_groups = groups;
-    input.layout.batch_longest = longest;
     for (int source = 0; source < 3; ++source) {
       for (const auto& column : part.columns[source]) input.columns[source].push_back(column);
     }

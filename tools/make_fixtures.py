@@ -127,7 +127,7 @@ def auxiliary_net(params, state, behaviour):
     x = scale(params, "auxiliary/scale", torch.cat([state, behaviour]))
     for i, units in enumerate((100, 50), 1):
         x = torch.sigmoid(dense(params, f"auxiliary/dense{i}", x, units))
-    return torch.log_softmax(dense(params, "auxiliary/output", x, 2), 0)
+    return torch.log_softmax(dense(params, "auxiliary/dense3", x, 2), 0)
 
 
 def auxiliary_term(params, states, history, negatives, valid):

@@ -192,7 +192,8 @@ TEST_P(GoldenModel, LossesOfTenStepsMatchReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenModel, ::testing::Values("dnn", "lstm", "lstm2", "din"),
+INSTANTIATE_TEST_SUITE_P(Models, GoldenModel,
+                         ::testing::Values("dnn", "lstm", "lstm2", "din", "dien"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

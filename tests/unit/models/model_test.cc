@@ -138,7 +138,7 @@ TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
 }
 
 TEST(Models, UnknownKindNamesTheNearest) {
-  expect_invalid(spec_of("dein"), "unknown model 'dein': did you mean 'dien'?");
+  expect_invalid(spec_of("lsmt"), "unknown model 'lsmt': did you mean 'lstm'?");
   expect_invalid(spec_of("transformer"), "there is counting, ");
 }
 
