@@ -53,6 +53,7 @@ class Table {
   Status visit(std::uint32_t first_partition, std::uint32_t last_partition,
                const std::function<Status(const checkpoint::Record&)>& visit) const;
 
+  const std::string& name() const { return spec_.name(); }
   std::uint32_t width() const { return width_; }
   std::uint32_t state_width() const { return state_width_; }
   std::uint64_t rows() const { return rows_.size(); }

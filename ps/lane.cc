@@ -1,0 +1,627 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ps/lane.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "common/partition.h"
+#include "ps/snapshot.h"
+#include "ps/streams.h"
+
+namespace meander::ps {
+namespace {
+
+constexpr int kTablesMax = 4096;
+
+// What a LaneSetup makes: everything that a roll-back replaces.
+struct Shard {
+  Shard(const wire::LaneSetup& setup, std::uint32_t lane)
+      : setup(setup),
+        range(lane_partitions(lane, setup.lanes())),
+        streams(setup.streams(), setup.staleness(), setup.first_epoch()) {
+    for (int t = 0; t < setup.tables_size(); ++t) {
+      tables.push_back(std::make_unique<Table>(t, setup.tables(t)));
+    }
+  }
+
+  wire::LaneSetup setup;
+  PartitionRange range;
+  Tables tables;
+  Streams streams;
+};
+
+Status check_setup(const wire::LaneSetup& setup, std::uint32_t lane) {
+  if (setup.lanes() == 0 || setup.lanes() > kPartitions || lane >= setup.lanes()) {
+    return invalid("lane " + std::to_string(lane) + " of " + std::to_string(setup.lanes()) +
+                   ": there may be 1 ... " + std::to_string(kPartitions) + " lanes");
+  }
+  if (setup.streams() == 0 || setup.streams() > kStreamsMax) {
+    return invalid(std::to_string(setup.streams()) + " streams: there may be 1 ... " +
+                   std::to_string(kStreamsMax));
+  }
+  if (setup.staleness() < -1) return invalid("staleness below -1");
+  if (setup.tables_size() == 0 || setup.tables_size() > kTablesMax) {
+    return invalid(std::to_string(setup.tables_size()) + " tables: there may be 1 ... " +
+                   std::to_string(kTablesMax));
+  }
+  for (const wire::TableSpec& table : setup.tables()) RETURN_IF_ERROR(check_table(table));
+  return {};
+}
+
+// Are these keys, and only of this lane's partitions?
+bool are_own_keys(const Buffer& keys, PartitionRange range) {
+  if (!keys.holds<std::uint64_t>()) return false;
+  for (const std::uint64_t key : keys.as<std::uint64_t>()) {
+    const std::uint32_t partition = partition_of(key);
+    if (partition < range.first || partition > range.last) return false;
+  }
+  return true;
+}
+
+// Is `floats` (keys, width)?
+bool is_matrix(const Buffer& floats, const Buffer& keys, std::uint32_t width) {
+  return floats.holds<float>() &&
+         floats.size() / sizeof(float) == keys.size() / sizeof(std::uint64_t) * width;
+}
+
+bool same_bytes(const std::vector<Buffer>& a, const std::vector<Buffer>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Buffer& x, const Buffer& y) {
+    return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), x.size()) == 0);
+  });
+}
+
+Status load_presets(const std::vector<Buffer>& frames, Shard& shard) {
+  const wire::LaneSetup& setup = shard.setup;
+  if (frames.size() != 2 * static_cast<std::size_t>(setup.preset_tables_size())) {
+    return invalid("set-up: preset rows are missing");
+  }
+  for (int i = 0; i < setup.preset_tables_size(); ++i) {
+    const std::uint32_t t = setup.preset_tables(i);
+    const Buffer &keys = frames[2 * i], &rows = frames[2 * i + 1];
+    if (t >= shard.tables.size() || !are_own_keys(keys, shard.range) ||
+        !is_matrix(rows, keys, shard.tables[t]->width())) {
+      return invalid("set-up: preset rows of table " + std::to_string(t) + " are malformed");
+    }
+    shard.tables[t]->assign(keys.as<std::uint64_t>(), rows.as<float>().data());
+  }
+  return {};
+}
+
+// Takes up where the generation's streams are. They all must be this run's.
+Status resume_streams(const std::string& dir, const std::vector<wire::StreamApplied>& positions,
+                      Streams& streams) {
+  if (positions.size() != streams.size()) {
+    return invalid(dir + ": has " + std::to_string(positions.size()) + " streams, this run has " +
+                   std::to_string(streams.size()));
+  }
+  for (const wire::StreamApplied& position : positions) {
+    if (position.stream() >= streams.size()) return corrupt(dir + ": impossible stream number");
+    streams[position.stream()].next = position.next();
+    streams[position.stream()].has_ended = position.ended();
+  }
+  return {};
+}
+
+Status restore(Storage& storage, Shard& shard) {
+  const std::string& dir = shard.setup.restore_dir();
+  std::vector<wire::StreamApplied> positions;
+  RETURN_IF_ERROR(load_tables(storage, dir, shard.range, shard.tables, positions));
+  return shard.setup.restore_positions() ? resume_streams(dir, positions, shard.streams) : Status();
+}
+
+}  // namespace
+
+struct Lane::Impl {
+  Impl(LaneOptions o, net::Transport& t, Storage& s, Executor& e)
+      : options(std::move(o)), transport(t), storage(s), executor(e) {}
+
+  LaneOptions options;
+  net::Transport& transport;
+  Storage& storage;
+  Executor& executor;
+
+  TimePoint now{};
+  bool has_started = false;
+  TimePoint last_heard{};                   // from the scheduler
+  TimePoint next_word = TimePoint::min();   // when to say Hello, LaneReady or Failure again
+  std::optional<std::uint64_t> last_setup;  // the newest that was begun
+  std::unique_ptr<Shard> shard;             // null: not set up
+  std::optional<net::Message> next_setup;   // arrived while a task was running
+  bool is_task_running = false;             // it reads or writes files of the shard
+  bool is_loading = false;                  // ... and the shard is not ready
+  bool is_expected = false;  // the scheduler has shown that it knows that this lane is ready
+  std::optional<Status> failure;
+  std::optional<wire::Saved> saved;
+  std::uint64_t save_request = 0;
+  std::uint64_t saving_generation = 0;
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
+  bool is_stopping = false;
+
+  bool is_ready() const { return shard != nullptr && !is_loading; }
+
+  // --- words to others ---
+
+  wire::Header header(std::uint64_t request) const {
+    wire::Header h;
+    h.set_cluster(options.cluster);
+    h.set_request(request);
+    return h;
+  }
+
+  void send_hello() {
+    wire::Header h = header(0);
+    wire::Hello& hello = *h.mutable_hello();
+    hello.set_role(wire::LANE);
+    hello.set_index(options.index);
+    hello.set_incarnation(options.incarnation);
+    hello.set_endpoint(options.endpoint);
+    hello.set_pid(options.pid);
+    hello.set_host(options.host);
+    transport.send(net::kSchedulerName, std::move(h));
+  }
+
+  template <class Message>
+  void add_positions(Message& message) const {
+    for (std::uint32_t s = 0; s < shard->streams.size(); ++s) {
+      wire::StreamApplied& applied = *message.add_applied();
+      applied.set_stream(s);
+      applied.set_next(shard->streams[s].next);
+      applied.set_ended(shard->streams[s].has_ended);
+    }
+  }
+
+  void send_ready() {
+    wire::Header h = header(0);
+    wire::LaneReady& ready = *h.mutable_lane_ready();
+    ready.set_setup(shard->setup.setup());
+    ready.set_rows(rows());
+    add_positions(ready);
+    transport.send(net::kSchedulerName, std::move(h));
+  }
+
+  void send_failure() {
+    wire::Header h = header(0);
+    h.mutable_failure()->set_code(static_cast<std::uint32_t>(failure->code()));
+    h.mutable_failure()->set_message(failure->message());
+    transport.send(net::kSchedulerName, std::move(h));
+  }
+
+  // This run cannot go on: said until Stop, or a new set-up.
+  void fail(Status status) {
+    if (failure) return;
+    failure = std::move(status).context(net::lane_name(options.index));
+    LOG(WARNING) << failure->message();
+    send_failure();
+  }
+
+  void send_pushed(const Asker& asker, std::uint32_t stream, std::uint64_t seq,
+                   wire::PushOutcome outcome) {
+    wire::Header h = header(asker.request);
+    wire::Pushed& pushed = *h.mutable_pushed();
+    pushed.set_stream(stream);
+    pushed.set_seq(seq);
+    pushed.set_outcome(outcome);
+    pushed.set_epoch(shard->streams[stream].epoch);
+    transport.send(asker.peer, std::move(h));
+  }
+
+  void send_pulled(const Asker& asker, std::uint32_t stream, std::uint64_t epoch, std::uint64_t seq,
+                   std::vector<Buffer> rows) {
+    wire::Header h = header(asker.request);
+    h.mutable_pulled()->set_stream(stream);
+    h.mutable_pulled()->set_epoch(epoch);
+    h.mutable_pulled()->set_seq(seq);
+    transport.send(asker.peer, std::move(h), std::move(rows));
+  }
+
+  // --- set-up and roll-back ---
+
+  void on_setup(net::Message message) {
+    const wire::LaneSetup& setup = message.header.lane_setup();
+    if (setup.incarnation() != options.incarnation) return;
+    if (last_setup && setup.setup() <= *last_setup) {
+      if (setup.setup() == *last_setup && is_ready()) send_ready();
+      return;
+    }
+    if (is_task_running) {
+      if (!next_setup || next_setup->header.lane_setup().setup() < setup.setup()) {
+        next_setup = std::move(message);
+      }
+      return;
+    }
+    begin_setup(message);
+  }
+
+  void begin_setup(const net::Message& message) {
+    const wire::LaneSetup& setup = message.header.lane_setup();
+    last_setup = setup.setup();
+    if (Status status = check_setup(setup, options.index); !status.ok()) {
+      return fail(std::move(status));
+    }
+    failure.reset();
+    saved.reset();
+    waiting.clear();
+    is_expected = false;
+    shard.reset();  // its memory goes before the new one's comes
+    shard = std::make_unique<Shard>(setup, options.index);
+    if (Status status = load_presets(message.frames, *shard); !status.ok()) {
+      shard.reset();
+      return fail(std::move(status));
+    }
+    if (setup.restore_dir().empty()) return send_ready();
+    is_loading = true;
+    const auto status = std::make_shared<Status>();
+    run([this, status] { *status = restore(storage, *shard); },
+        [this, status] { finish_restore(std::move(*status)); });
+  }
+
+  void finish_restore(Status status) {
+    is_loading = false;
+    if (next_setup) return;
+    if (!status.ok()) {
+      shard.reset();
+      return fail(std::move(status));
+    }
+    send_ready();
+  }
+
+  // One task at a time, away from this thread; then what had to wait for it.
+  void run(std::function<void()> work, std::function<void()> done) {
+    CHECK(!is_task_running);
+    is_task_running = true;
+    executor.submit(std::move(work), [this, done = std::move(done)] {
+      is_task_running = false;
+      done();
+      if (next_setup) {
+        begin_setup(*std::exchange(next_setup, std::nullopt));
+      } else if (is_ready()) {
+        advance();
+      }
+    });
+  }
+
+  // --- leases ---
+
+  void on_fence(const net::Message& message) {
+    const wire::Fence& fence = message.header.fence();
+    if (!is_ready() || fence.stream() >= shard->streams.size()) return;
+    StreamState& stream = shard->streams[fence.stream()];
+    if (fence.epoch() < stream.epoch) return;
+    if (fence.epoch() > stream.epoch) stream.fence(fence.epoch());
+    wire::Header h = header(message.header.request());
+    wire::Fenced& fenced = *h.mutable_fenced();
+    fenced.set_stream(fence.stream());
+    fenced.set_epoch(stream.epoch);
+    fenced.set_next(stream.next);
+    fenced.set_ended(stream.has_ended);
+    transport.send(message.peer, std::move(h));
+  }
+
+  // The stream if the sender may use it now; null when it has been answered, or is to be dropped.
+  // An epoch that is new here shows that a newer lease was granted: it fences as Fence does.
+  template <class Request>
+  StreamState* admit(const net::Message& message, const Request& request) {
+    if (request.stream() >= shard->streams.size()) return nullptr;
+    StreamState& stream = shard->streams[request.stream()];
+    if (request.epoch() < stream.epoch) {
+      send_pushed({message.peer, message.header.request()}, request.stream(), request.seq(),
+                  wire::STALE_EPOCH);
+      return nullptr;
+    }
+    if (request.epoch() > stream.epoch) stream.fence(request.epoch());
+    return &stream;
+  }
+
+  void reject(const net::Message& message, const std::string& what) {
+    fail(invalid(message.peer + " sent a malformed " + what));
+  }
+
+  // --- pulls ---
+
+  void on_pull(net::Message message) {
+    if (!is_ready()) return;
+    const wire::Pull& pull = message.header.pull();
+    const Asker asker{message.peer, message.header.request()};
+    std::vector<Buffer>& keys = message.frames;
+    keys.resize(std::max(keys.size(), shard->tables.size()));
+    const bool is_valid = keys.size() == shard->tables.size() &&
+                          std::all_of(keys.begin(), keys.end(), [&](const Buffer& k) {
+                            return are_own_keys(k, shard->range);
+                          });
+    if (!is_valid) return reject(message, "pull");
+    if (pull.read_only()) {
+      return send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), read_rows(keys, nullptr));
+    }
+    StreamState* stream = admit(message, pull);
+    if (stream == nullptr) return;
+    if (pull.seq() < stream->next) return repeat_pull(*stream, asker, pull, keys);
+    if (stream->has_ended || pull.seq() - stream->next >= kPullsKeptMax) return;
+    keep_pull(*stream, asker, pull, std::move(keys));
+  }
+
+  // A pull of a batch that this lane has applied: another lane has not.
+  void repeat_pull(const StreamState& stream, const Asker& asker, const wire::Pull& pull,
+                   const std::vector<Buffer>& keys) {
+    const auto& before = stream.applied_pull;
+    const bool has_rows = before && pull.seq() + 1 == stream.next && same_bytes(before->keys, keys);
+    send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(),
+                has_rows ? before->rows : read_rows(keys, nullptr));
+  }
+
+  void keep_pull(StreamState& stream, const Asker& asker, const wire::Pull& pull,
+                 std::vector<Buffer> keys) {
+    const auto [at, is_new] = stream.pulls.try_emplace(pull.seq());
+    KeptPull& kept = at->second;
+    if (!is_new && !same_bytes(kept.keys, keys)) return;  // its push may be held already
+    kept.asker = asker;
+    if (is_new) {
+      kept.keys = std::move(keys);
+      waiting.emplace_back(pull.stream(), pull.seq());
+      answer_due_pulls();
+    } else if (!kept.is_waiting) {
+      answer_pull(stream, pull.stream(), pull.seq(), kept);
+    }
+  }
+
+  void answer_due_pulls() {
+    std::erase_if(waiting, [&](const auto& w) {
+      const auto [s, seq] = w;
+      StreamState& stream = shard->streams[s];
+      const auto at = stream.pulls.find(seq);
+      if (at == stream.pulls.end() || !at->second.is_waiting) return true;  // fenced meanwhile
+      if (!shard->streams.is_due(seq)) return false;
+      answer_pull(stream, s, seq, at->second);
+      return true;
+    });
+  }
+
+  void answer_pull(const StreamState& stream, std::uint32_t s, std::uint64_t seq, KeptPull& kept) {
+    kept.is_waiting = false;
+    std::vector<Buffer> rows = kept.rows.empty() ? read_rows(kept.keys, &kept.slots) : kept.rows;
+    if (shard->streams.is_bsp()) kept.rows = rows;
+    send_pulled(kept.asker, s, stream.epoch, seq, std::move(rows));
+  }
+
+  std::vector<Buffer> read_rows(const std::vector<Buffer>& keys,
+                                std::vector<std::vector<std::uint32_t>>* slots) const {
+    if (slots != nullptr) slots->resize(keys.size());
+    std::vector<Buffer> rows;
+    for (std::size_t t = 0; t < keys.size(); ++t) {
+      const Table& table = *shard->tables[t];
+      const auto table_keys = keys[t].as<std::uint64_t>();
+      Buffer out = Buffer::allocate(table_keys.size() * table.width() * sizeof(float));
+      table.pull(table_keys, out.as_mutable<float>().data(),
+                 slots == nullptr ? nullptr : &(*slots)[t]);
+      rows.push_back(std::move(out));
+    }
+    return rows;
+  }
+
+  // --- pushes ---
+
+  void on_push(net::Message message) {
+    if (!is_ready()) return;
+    const wire::Push& push = message.header.push();
+    StreamState* stream = admit(message, push);
+    if (stream == nullptr) return;
+    const Asker asker{message.peer, message.header.request()};
+    if (push.seq() < stream->next) {
+      return send_pushed(asker, push.stream(), push.seq(), wire::APPLIED);
+    }
+    if (stream->has_ended || push.seq() - stream->next >= kEarlyPushesMax) return;
+    if (const auto held = stream->pushes.find(push.seq()); held != stream->pushes.end()) {
+      held->second.asker = asker;
+      return;
+    }
+    hold_push(*stream, asker, message);
+    advance();
+  }
+
+  void hold_push(StreamState& stream, const Asker& asker, net::Message& message) {
+    const wire::Push& push = message.header.push();
+    const std::size_t tables = shard->tables.size();
+    HeldPush held{asker, push.last(), {}, {}};
+    std::vector<Buffer>& frames = message.frames;
+    const auto kept = stream.pulls.find(push.seq());
+    if (push.keys_included()) {
+      if (frames.size() != 2 * tables) return reject(message, "push");
+      for (std::size_t t = 0; t < tables; ++t) {
+        held.keys.push_back(std::move(frames[2 * t]));
+        held.gradients.push_back(std::move(frames[2 * t + 1]));
+      }
+    } else {
+      frames.resize(std::max(frames.size(), tables));
+      const bool is_empty = std::all_of(frames.begin(), frames.end(),
+                                        [](const Buffer& frame) { return frame.empty(); });
+      held.gradients = std::move(frames);
+      // Without gradients there were no keys: nothing needs to be remembered.
+      if (kept == stream.pulls.end() && !is_empty) {
+        return send_pushed(asker, push.stream(), push.seq(), wire::NEED_KEYS);
+      }
+      if (kept == stream.pulls.end()) held.keys.resize(tables);
+    }
+    const bool are_keys_valid =
+        std::all_of(held.keys.begin(), held.keys.end(),
+                    [&](const Buffer& keys) { return are_own_keys(keys, shard->range); });
+    if (!are_keys_valid || !fits(held, held.keys.empty() ? kept->second.keys : held.keys)) {
+      return reject(message, "push");
+    }
+    stream.pushes.emplace(push.seq(), std::move(held));
+  }
+
+  bool fits(const HeldPush& held, const std::vector<Buffer>& keys) const {
+    if (held.gradients.size() != shard->tables.size()) return false;
+    for (std::size_t t = 0; t < keys.size(); ++t) {
+      if (!is_matrix(held.gradients[t], keys[t], shard->tables[t]->width())) return false;
+    }
+    return true;
+  }
+
+  // Applies what may be applied, and answers what was waiting for it.
+  void advance() {
+    if (is_task_running) return;  // files are written from the rows
+    for (auto turn = shard->streams.turn(); !turn.empty(); turn = shard->streams.turn()) {
+      for (const std::uint32_t s : turn) apply_next(s);
+    }
+    answer_due_pulls();
+  }
+
+  void apply_next(std::uint32_t s) {
+    StreamState& stream = shard->streams[s];
+    const std::uint64_t seq = stream.next;
+    const HeldPush push = std::move(stream.pushes.begin()->second);
+    stream.pushes.erase(stream.pushes.begin());
+    std::optional<KeptPull> pull;
+    if (auto node = stream.pulls.extract(seq)) pull = std::move(node.mapped());
+    const bool use_pull = push.keys.empty();
+    for (std::size_t t = 0; t < shard->tables.size(); ++t) {
+      const Buffer& keys = use_pull ? pull->keys[t] : push.keys[t];
+      std::span<const std::uint32_t> slots;
+      if (use_pull && !pull->slots.empty()) slots = pull->slots[t];
+      shard->tables[t]->push(keys.as<std::uint64_t>(), push.gradients[t].as<float>().data(), slots);
+    }
+    stream.next = seq + 1;
+    stream.has_ended = push.is_last;
+    stream.applied_pull.reset();
+    if (shard->streams.is_bsp() && pull && !pull->rows.empty())
+      stream.applied_pull = std::move(pull);
+    if (stream.has_ended) {
+      stream.pulls.clear();
+      stream.pushes.clear();
+    }
+    send_pushed(push.asker, s, seq, wire::APPLIED);
+  }
+
+  // --- cuts ---
+
+  void on_save(const net::Message& message) {
+    const wire::Save& save = message.header.save();
+    if (!is_ready() || save.setup() != shard->setup.setup()) return;
+    save_request = message.header.request();
+    if (saved && save.generation() == saved->generation()) return send_saved();
+    if (is_task_running || save.generation() <= saving_generation) return;
+    saving_generation = save.generation();
+    const auto result = std::make_shared<wire::Saved>();
+    result->set_generation(save.generation());
+    add_positions(*result);
+    const auto status = std::make_shared<Status>();
+    run(
+        [this, result, status, dir = save.dir()] {
+          *status = save_tables(storage, dir, shard->range, shard->tables, *result);
+        },
+        [this, result, status] {
+          if (next_setup) return;  // the cluster has rolled back meanwhile
+          if (!status->ok()) return fail(std::move(*status));
+          saved = std::move(*result);
+          send_saved();
+        });
+  }
+
+  void send_saved() {
+    wire::Header h = header(save_request);
+    *h.mutable_saved() = *saved;
+    transport.send(net::kSchedulerName, std::move(h));
+  }
+
+  void on_stop(const net::Message& message) {
+    is_stopping = true;
+    wire::Header h = header(message.header.request());
+    h.mutable_stopped();
+    transport.send(message.peer, std::move(h));
+  }
+
+  // --- messages and time ---
+
+  void on_scheduler(net::Message message) {
+    last_heard = now;
+    if (options.cluster == 0) options.cluster = message.header.cluster();
+    const auto body = message.header.body_case();
+    if (is_ready() && body != wire::Header::kLaneSetup) is_expected = true;
+    switch (body) {
+      case wire::Header::kLaneSetup:
+        return on_setup(std::move(message));
+      case wire::Header::kFence:
+        return on_fence(message);
+      case wire::Header::kSave:
+        return on_save(message);
+      case wire::Header::kStop:
+        return on_stop(message);
+      default:
+        return;
+    }
+  }
+
+  void on_message(net::Message message) {
+    const std::uint64_t cluster = message.header.cluster();
+    if (options.cluster != 0 && cluster != options.cluster) return;
+    if (is_stopping && !message.header.has_stop()) return;
+    if (message.peer == net::kSchedulerName) return on_scheduler(std::move(message));
+    if (options.cluster == 0) return;
+    if (message.header.has_pull()) return on_pull(std::move(message));
+    if (message.header.has_push()) return on_push(std::move(message));
+  }
+
+  // Says again what the scheduler may have missed. When all is said and it has been silent for a
+  // while, Hello asks whether it is there: it answers each.
+  void speak() {
+    if (failure) {
+      send_failure();
+    } else if (is_ready() && !is_expected) {
+      send_ready();
+    } else {
+      send_hello();
+    }
+  }
+  bool is_settled() const { return is_loading || (is_ready() && is_expected && !failure); }
+  TimePoint word_due() const {
+    if (!is_settled()) return next_word;
+    return std::max(next_word, last_heard + options.scheduler_silence / 4);
+  }
+
+  void on_timer() {
+    if (!has_started) last_heard = now;
+    has_started = true;
+    if (now - last_heard >= options.scheduler_silence) is_stopping = true;
+    if (is_stopping || now < word_due()) return;
+    next_word = now + (is_settled() ? options.scheduler_silence / 8 : options.hello_every);
+    speak();
+  }
+
+  TimePoint next_timer() const {
+    if (is_stopping) return kNever;
+    if (!has_started) return TimePoint{};
+    return std::min(word_due(), last_heard + options.scheduler_silence);
+  }
+
+  std::uint64_t rows() const {
+    std::uint64_t sum = 0;
+    if (shard != nullptr) {
+      for (const auto& table : shard->tables) sum += table->rows();
+    }
+    return sum;
+  }
+};
+
+Lane::Lane(LaneOptions options, net::Transport& transport, Storage& storage, Executor& executor)
+    : impl_(std::make_unique<Impl>(std::move(options), transport, storage, executor)) {}
+Lane::~Lane() = default;
+
+void Lane::on_message(TimePoint now, net::Message message) {
+  impl_->now = now;
+  impl_->on_message(std::move(message));
+}
+void Lane::on_timer(TimePoint now) {
+  impl_->now = now;
+  impl_->on_timer();
+}
+TimePoint Lane::next_timer() const { return impl_->next_timer(); }
+bool Lane::finished() const { return impl_->is_stopping && !impl_->is_task_running; }
+std::uint64_t Lane::rows() const { return impl_->is_loading ? 0 : impl_->rows(); }
+std::uint64_t Lane::next_seq(std::uint32_t stream) const {
+  CHECK(impl_->is_ready() && stream < impl_->shard->streams.size());
+  return impl_->shard->streams[stream].next;
+}
+
+}  // namespace meander::ps

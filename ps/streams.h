@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/buffer.h"
+
+namespace meander::ps {
+
+constexpr std::size_t kPullsKeptMax = 256;    // of a stream: how far ahead of `next` it may pull
+constexpr std::size_t kEarlyPushesMax = 256;  // of a stream: how far ahead of `next` it may push
+constexpr std::uint32_t kStreamsMax = 1u << 16;
+
+// Who is to be answered.
+struct Asker {
+  std::string peer;
+  std::uint64_t request = 0;
+};
+
+// A pull whose push has not been applied yet.
+struct KeptPull {
+  Asker asker;
+  bool is_waiting = true;                         // for the clock; else it has been answered
+  std::vector<Buffer> keys;                       // by table
+  std::vector<std::vector<std::uint32_t>> slots;  // hints for the push, once answered
+  std::vector<Buffer> rows;                       // under BSP: the answer
+};
+
+// A push that is not applied yet.
+struct HeldPush {
+  Asker asker;
+  bool is_last = false;
+  std::vector<Buffer> keys;  // by table; empty: those of the pull of the same seq
+  std::vector<Buffer> gradients;
+};
+
+// What a lane knows of a stream. Pulls and pushes lie in [next, next + kMax): all are of `epoch`.
+struct StreamState {
+  std::uint64_t epoch = 0;
+  std::uint64_t next = 0;
+  bool has_ended = false;
+  std::map<std::uint64_t, KeptPull> pulls;
+  std::map<std::uint64_t, HeldPush> pushes;
+  // Under BSP, the last batch applied here: a successor that repeats it, because another lane has
+  // not applied it, must compute from the rows that its predecessor saw.
+  std::optional<KeptPull> applied_pull;
+
+  bool has_turn() const { return !pushes.empty() && pushes.begin()->first == next; }
+  // A newer lease: what is held for the older one goes.
+  void fence(std::uint64_t newer_epoch) {
+    epoch = newer_epoch;
+    pulls.clear();
+    pushes.clear();
+  }
+};
+
+// All streams of a run and the rule of its consistency mode (docs/protocol.md).
+class Streams {
+ public:
+  // Every stream at seq 0 under `first_epoch`. staleness as in wire::LaneSetup.
+  Streams(std::uint32_t count, std::int64_t staleness, std::uint64_t first_epoch);
+
+  bool is_bsp() const { return staleness_ == 0; }
+  std::uint32_t size() const { return static_cast<std::uint32_t>(streams_.size()); }
+  StreamState& operator[](std::uint32_t stream) { return streams_[stream]; }
+  const StreamState& operator[](std::uint32_t stream) const { return streams_[stream]; }
+
+  // May a pull of `seq` be answered now?
+  bool is_due(std::uint64_t seq) const;
+  // The streams whose pushes are to be applied now, in this order, one push each. Empty: none.
+  std::vector<std::uint32_t> turn() const;
+
+ private:
+  // The lowest `next` of the streams that have not ended; nothing when all have.
+  std::optional<std::uint64_t> slowest() const;
+
+  std::int64_t staleness_;
+  std::vector<StreamState> streams_;
+};
+
+}  // namespace meander::ps
