@@ -49,6 +49,8 @@ int exit_code(const Status& status);
 using AddCommand = void (*)(CLI::App& app, Context& context);
 void add_generate(CLI::App& app, Context& context);
 void add_prepare(CLI::App& app, Context& context);
+void add_train(CLI::App& app, Context& context);
+void add_evaluate(CLI::App& app, Context& context);
 void add_checkpoint(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);

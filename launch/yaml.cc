@@ -424,6 +424,21 @@ Status set_from_environment(Message& message, Origins& origins) {
   return {};
 }
 
+std::string field_text(const Message& message, const std::string& path) {
+  const std::size_t dot = path.find('.');
+  const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(path.substr(0, dot));
+  CHECK(field != nullptr) << path;
+  if (field->is_repeated()) return list_text(message, *field);
+  if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) return scalar_text(message, *field, 0);
+  const Message& inner = message.GetReflection()->GetMessage(message, field);
+  if (dot != std::string::npos) return field_text(inner, path.substr(dot + 1));
+  std::vector<std::string> values;
+  for (const std::string& name : field_names(*inner.GetDescriptor())) {
+    values.push_back(name + ": " + field_text(inner, name));
+  }
+  return "{" + join(values) + "}";
+}
+
 std::string write_yaml(const Message& message, const Origins* origins) {
   std::string out;
   write_message(message, origins, "", 0, out);

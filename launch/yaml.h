@@ -35,4 +35,7 @@ Status set_from_environment(google::protobuf::Message& message, Origins& origins
 // lists without one are left out). With `origins` a comment says where each value came from.
 std::string write_yaml(const google::protobuf::Message& message, const Origins* origins);
 
+// The value at a key path as YAML on one line: 512, [80, 40], or {from: a, until: b} of a group.
+std::string field_text(const google::protobuf::Message& message, const std::string& path);
+
 }  // namespace meander::launch

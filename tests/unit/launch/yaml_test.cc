@@ -123,5 +123,13 @@ TEST(Yaml, WhatIsWrittenReadsBackEqual) {
   EXPECT_NE(text.find("# job.yaml:1:7"), std::string::npos);
 }
 
+TEST(Yaml, FieldTextIsOneLineOfAnyField) {
+  const Read r = read("model: {attention: [8, 4]}\ndata: {train: {from: 2017-10-08}}\n");
+  ASSERT_TRUE(r.status.ok());
+  EXPECT_EQ(field_text(r.job, "train.batch"), "128");
+  EXPECT_EQ(field_text(r.job, "model.attention"), "[8, 4]");
+  EXPECT_EQ(field_text(r.job, "data.train"), "{part: train, from: 2017-10-08, until: \"\"}");
+}
+
 }  // namespace
 }  // namespace meander::launch

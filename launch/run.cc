@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/run.h"
+
+#include <poll.h>
+
+#include <filesystem>
+
+#include "launch/signals.h"
+
+namespace meander::launch {
+namespace {
+
+constexpr int kTickMs = 50;
+
+Snapshot take(const scheduler::Scheduler& scheduler) {
+  Snapshot snapshot;
+  snapshot.progress = scheduler.progress();
+  const Accumulator& training = scheduler.training();
+  if (training.batches > 0) {
+    snapshot.loss = training.loss_sum / static_cast<double>(training.batches);
+    ScoreSums all = training.head;
+    all.merge(training.tail);
+    snapshot.auc = all.auc();
+  }
+  return snapshot;
+}
+
+// Sleeps for a tick, or until there is an interrupt that has not been passed on.
+void wait_tick(bool is_stopping) {
+  pollfd descriptor{is_stopping ? -1 : interrupt_descriptor(), POLLIN, 0};
+  poll(&descriptor, 1, kTickMs);
+}
+
+}  // namespace
+
+SchedulerThread::SchedulerThread(Process& process, std::unique_ptr<net::ZmqTransport> transport,
+                                 scheduler::SchedulerOptions options)
+    : clock_(process.clock),
+      transport_(std::move(transport)),
+      runner_(*transport_, process.clock, process.pool),
+      scheduler_(std::move(options), *transport_, process.storage, process.clock) {
+  thread_ = std::thread([this] {
+    runner_.run(scheduler_);
+    has_returned_ = true;
+  });
+}
+
+Result<std::unique_ptr<SchedulerThread>> SchedulerThread::start(
+    Process& process, const std::string& bind, scheduler::SchedulerOptions options) {
+  ASSIGN_OR_RETURN(auto transport,
+                   net::ZmqTransport::create(process.zmq, net::kSchedulerName, bind));
+  return std::unique_ptr<SchedulerThread>(
+      new SchedulerThread(process, std::move(transport), std::move(options)));
+}
+
+SchedulerThread::~SchedulerThread() {
+  runner_.stop();
+  thread_.join();
+}
+
+void SchedulerThread::request_stop() {
+  runner_.post([this] { scheduler_.request_stop(clock_.now()); });
+}
+
+void SchedulerThread::peer_died(const std::string& peer) {
+  runner_.post([this, peer] { scheduler_.peer_died(clock_.now(), peer); });
+}
+
+// The last one taken; asks for the next.
+Snapshot SchedulerThread::snapshot() {
+  runner_.post([this] {
+    const Snapshot now = take(scheduler_);
+    const std::lock_guard lock(mutex_);
+    snapshot_ = now;
+  });
+  const std::lock_guard lock(mutex_);
+  return snapshot_;
+}
+
+void SchedulerThread::measure(TimePoint now, const Snapshot& snapshot) {
+  const scheduler::Progress::Phase phase = snapshot.progress.phase;
+  if (phase < scheduler::Progress::kTraining) return;
+  if (first_batch_ == kNever) {
+    first_batch_ = last_batch_ = now;
+    samples_before_ = snapshot.progress.samples;
+  }
+  if (phase <= scheduler::Progress::kCutting) last_batch_ = now;
+}
+
+Outcome SchedulerThread::follow(const Context& context, const std::function<void()>& tick) {
+  ProgressLine line(context);
+  bool is_stopping = false;
+  while (!has_returned_) {
+    wait_tick(is_stopping);
+    if (interrupted() && !is_stopping) {
+      is_stopping = true;
+      line.clear();
+      context.note("stopping: writing a checkpoint first; once more to stop at once");
+      request_stop();
+    }
+    const Snapshot now = snapshot();
+    measure(clock_.now(), now);
+    line.show(clock_.now(), now);
+    if (tick) tick();
+  }
+  Outcome outcome;
+  outcome.status = scheduler_.status();
+  outcome.last = take(scheduler_);
+  outcome.training = scheduler_.training();
+  outcome.held_out = scheduler_.held_out();
+  outcome.samples_before = samples_before_;
+  if (first_batch_ != kNever) outcome.seconds = seconds(last_batch_ - first_batch_);
+  outcome.generation_dir = scheduler_.generation_dir();
+  outcome.manifest = scheduler_.manifest();
+  return outcome;
+}
+
+Meeting::Meeting(job::Cluster::Transport transport, std::uint64_t cluster)
+    : transport_(transport), cluster_(cluster) {
+  if (transport_ != job::Cluster::ipc) return;
+  folder_ =
+      (std::filesystem::temp_directory_path() / ("meander-" + std::to_string(cluster_))).string();
+  std::error_code ignored;
+  std::filesystem::create_directory(folder_, ignored);
+  std::filesystem::permissions(folder_, std::filesystem::perms::owner_all, ignored);
+}
+
+Meeting::~Meeting() {
+  std::error_code ignored;
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+}
+
+std::string Meeting::of(const std::string& name) const {
+  switch (transport_) {
+    case job::Cluster::tcp:
+      return "tcp://127.0.0.1:*";
+    case job::Cluster::ipc:
+      return "ipc://" + folder_ + "/" + name;
+    case job::Cluster::auto_:
+    case job::Cluster::inproc:
+      return "inproc://" + std::to_string(cluster_) + "/" + name;
+  }
+  return "";
+}
+
+Result<Outcome> run_in_process(const Context& context, const Plan& plan,
+                               scheduler::SchedulerOptions options) {
+  const std::uint64_t cluster = options.cluster;
+  const job::Cluster& described = plan.job.spec.cluster();
+  const Meeting meeting(described.transport(), cluster);
+  Process process(context.clock, *context.storage, described.threads());
+  ASSIGN_OR_RETURN(auto scheduler,
+                   SchedulerThread::start(process, meeting.scheduler(), std::move(options)));
+  std::vector<std::unique_ptr<RoleThread>> roles;
+  for (std::uint32_t i = 0; i < plan.lanes(); ++i) {
+    ASSIGN_OR_RETURN(roles.emplace_back(),
+                     start_lane(process, i, cluster, meeting.lane(i), "", scheduler->endpoint()));
+  }
+  for (std::uint32_t i = 0; i < plan.workers(); ++i) {
+    ASSIGN_OR_RETURN(roles.emplace_back(),
+                     start_worker(process, plan, i, cluster, scheduler->endpoint()));
+  }
+  return scheduler->follow(context, {});
+}
+
+}  // namespace meander::launch

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "launch/plan.h"
+#include "launch/progress.h"
+#include "launch/roles.h"
+
+namespace meander::launch {
+
+// How a run ended, and what came of it.
+struct Outcome {
+  Status status;
+  Snapshot last;
+  Accumulator training, held_out;
+  double seconds = 0;                // from the first batch to the last, checkpoints included
+  std::uint64_t samples_before = 0;  // trained by earlier runs that this one went on from
+  std::string generation_dir;        // the last checkpoint; empty: none
+  manifest::Manifest manifest;
+};
+
+// The scheduler of a run, on a thread of its own.
+class SchedulerThread {
+ public:
+  // kInvalid: the address is taken. `bind`: where lanes and workers connect to.
+  static Result<std::unique_ptr<SchedulerThread>> start(Process& process, const std::string& bind,
+                                                        scheduler::SchedulerOptions options);
+  ~SchedulerThread();
+  const std::string& endpoint() const { return transport_->endpoint(); }
+  // Any thread.
+  void request_stop();
+  void peer_died(const std::string& peer);
+
+  // Follows the run until it has ended: shows progress, passes an interrupt on, and calls `tick`
+  // (may be empty) some times a second.
+  Outcome follow(const Context& context, const std::function<void()>& tick);
+
+ private:
+  SchedulerThread(Process& process, std::unique_ptr<net::ZmqTransport> transport,
+                  scheduler::SchedulerOptions options);
+  Snapshot snapshot();
+  void measure(TimePoint now, const Snapshot& snapshot);
+
+  const Clock& clock_;
+  std::unique_ptr<net::ZmqTransport> transport_;
+  net::NodeRunner runner_;
+  scheduler::Scheduler scheduler_;
+  std::atomic<bool> has_returned_{false};
+  std::mutex mutex_;
+  Snapshot snapshot_;  // under the mutex; written on the scheduler's thread
+  TimePoint first_batch_ = kNever, last_batch_{};
+  std::uint64_t samples_before_ = 0;
+  std::thread thread_;
+};
+
+// Where the roles of one process meet, by cluster.transport.
+struct Meeting {
+  explicit Meeting(job::Cluster::Transport transport, std::uint64_t cluster);
+  ~Meeting();  // removes the sockets' folder
+  std::string scheduler() const { return of("scheduler"); }
+  std::string lane(std::uint32_t index) const { return of("lane-" + std::to_string(index)); }
+
+ private:
+  std::string of(const std::string& name) const;
+  job::Cluster::Transport transport_;
+  std::uint64_t cluster_;
+  std::string folder_;  // of ipc sockets
+};
+
+// Runs the whole cluster in this process.
+Result<Outcome> run_in_process(const Context& context, const Plan& plan,
+                               scheduler::SchedulerOptions options);
+
+}  // namespace meander::launch
