@@ -30,6 +30,7 @@ struct Layout {
   // Of the whole batch, so that a part can scale its share of a mean.
   std::int32_t batch_groups = 0;
   std::int32_t batch_longest = 0;
+  std::int32_t batch_negatives = 0;  // valid auxiliary negatives after the first step
 
   std::int32_t samples() const { return groups * candidates; }
   std::int32_t steps() const { return static_cast<std::int32_t>(step_rows.size()); }

@@ -33,4 +33,20 @@ std::string onnx_repeat_candidates(GraphWriter& writer, const std::string& group
   return writer.node("Reshape", {repeated, shape});
 }
 
+std::string onnx_repeat_history(GraphWriter& writer, const std::string& history) {
+  const std::string one = writer.constant_int({1}, {1});
+  const std::string count =
+      writer.node("Unsqueeze", {writer.candidates(), writer.constant_int({1}, {0})});
+  const std::string repeats =
+      writer.node("Concat", {one, one, count, one}, {{"axis", std::int64_t{0}}});
+  const std::string wide = writer.node("Unsqueeze", {history, writer.constant_int({1}, {2})});
+  const std::string repeated = writer.node("Expand", {wide, repeats});
+  const std::string old = writer.node("Shape", {history});
+  const std::string steps = writer.node("Gather", {old, writer.constant_int({1}, {0})});
+  const std::string width = writer.node("Gather", {old, writer.constant_int({1}, {2})});
+  const std::string shape = writer.node("Concat", {steps, writer.constant_int({1}, {-1}), width},
+                                        {{"axis", std::int64_t{0}}});
+  return writer.node("Reshape", {repeated, shape});
+}
+
 }  // namespace meander::nn

@@ -13,5 +13,7 @@ namespace meander::nn {
 std::string onnx_history_mask(GraphWriter& writer, const std::string& history);
 // (G*K, w) of `groups` (G, w): each row K times.
 std::string onnx_repeat_candidates(GraphWriter& writer, const std::string& groups);
+// (T, G*K, w) of `history` (T, G, w): each row K times.
+std::string onnx_repeat_history(GraphWriter& writer, const std::string& history);
 
 }  // namespace meander::nn

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nn/ops/auxiliary_loss.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "common/check.h"
+#include "nn/ops/carve.h"
+#include "nn/simd/kernels.h"
+
+namespace meander::nn {
+namespace {
+
+constexpr std::int32_t kTileRows = 48;  // history rows; each is a click and a non-click
+const float kInverseDeviation = static_cast<float>(1.0 / std::sqrt(1.001));
+
+std::size_t floats(std::int32_t rows, std::int32_t cols) {
+  return static_cast<std::size_t>(rows) * cols;
+}
+
+struct Parts {
+  TensorId states, history, negatives;
+  std::int32_t h, e, a, b;  // widths: state, behaviour, first and second hidden layer
+  AuxiliaryLossOptions options;
+  OpParam gamma, beta, kernel1, bias1, kernel2, bias2, kernel3, bias3;
+};
+
+struct Packed {
+  float *state, *state_back;          // (H, A) rows of the first kernel, times gamma
+  float *behaviour, *behaviour_back;  // (E, A) the others
+  float* bias1;                       // (A) with beta's share
+  float *second, *second_back;        // (A, B)
+  float* third;                       // (B) first column minus second: the logit of a click
+  float* scaled;                      // (H + E, A) row-major, before packing
+};
+
+Packed carve_packed(const Parts& at, Carve& carve) {
+  const Kernels& k = kernels();
+  Packed packed;
+  packed.state = carve.take(k.packed_floats(at.h, at.a));
+  packed.state_back = carve.take(k.packed_floats(at.a, at.h));
+  packed.behaviour = carve.take(k.packed_floats(at.e, at.a));
+  packed.behaviour_back = carve.take(k.packed_floats(at.a, at.e));
+  packed.bias1 = carve.take(at.a);
+  packed.second = carve.take(k.packed_floats(at.a, at.b));
+  packed.second_back = carve.take(k.packed_floats(at.b, at.a));
+  packed.third = carve.take(at.b);
+  packed.scaled = carve.take(at.h + at.e, at.a);
+  return packed;
+}
+
+// Gradients, made in forward. Rows are those that count, in time-major order, cut into tiles: the
+// tile that starts at row r has its clicks at row 2r of `behaviour`, then its non-clicks.
+struct Saved {
+  float* state;                             // (rows, H)
+  float* behaviour;                         // (2 rows, E)
+  float* weights;                           // (H + E, A) of the scaled first kernel
+  float *bias1, *weights2, *bias2, *third;  // (A), (A, B), (B), (B)
+  float* third_bias;                        // (1)
+  std::size_t sums_floats;                  // from `weights` to the end: all sums
+};
+
+Saved carve_saved(const Parts& at, const Layout& layout, Carve& carve) {
+  Saved saved;
+  saved.state = carve.take(layout.history_rows, at.h);
+  saved.behaviour = carve.take(2 * layout.history_rows, at.e);
+  const std::size_t before = carve.floats();
+  saved.weights = carve.take(at.h + at.e, at.a);
+  saved.bias1 = carve.take(at.a);
+  saved.weights2 = carve.take(at.a, at.b);
+  saved.bias2 = carve.take(at.b);
+  saved.third = carve.take(at.b);
+  saved.third_bias = carve.take(1);
+  saved.sums_floats = carve.floats() - before;
+  return saved;
+}
+
+struct Scratch {
+  float* state;           // (tile, H)
+  float* behaviour;       // (2 tile, E)
+  float* shared;          // (tile, A) the state's share of the first layer, or its gradient
+  float* y1;              // (2 tile, A)
+  float* dz1;             // (2 tile, A)
+  float* y2;              // (2 tile, B) then its gradient before the sigmoid
+  float *logit, *dlogit;  // (2 tile)
+};
+
+Scratch carve_scratch(const Parts& at, Carve& carve) {
+  Scratch scratch;
+  scratch.state = carve.take(kTileRows, at.h);
+  scratch.behaviour = carve.take(2 * kTileRows, at.e);
+  scratch.shared = carve.take(kTileRows, at.a);
+  scratch.y1 = carve.take(2 * kTileRows, at.a);
+  scratch.dz1 = carve.take(2 * kTileRows, at.a);
+  scratch.y2 = carve.take(2 * kTileRows, at.b);
+  scratch.logit = carve.take(2 * kTileRows);
+  scratch.dlogit = carve.take(2 * kTileRows);
+  return scratch;
+}
+
+// Goes over the rows that count: from the second step on, with a valid negative.
+class RowsThatCount {
+ public:
+  explicit RowsThatCount(const PartInput& input) : input_(input) {}
+  // Row of the next one, and of the step before in `before`; false at the end.
+  bool next(std::int32_t& row, std::int32_t& before) {
+    const Layout& layout = input_.layout;
+    for (; step_ < layout.steps(); ++step_, group_ = 0) {
+      for (; group_ < layout.step_rows[step_]; ++group_) {
+        row = layout.step_offset[step_] + group_;
+        if (input_.negative_valid[row] == 0) continue;
+        before = layout.step_offset[step_ - 1] + group_;
+        ++group_;
+        return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  const PartInput& input_;
+  std::int32_t step_ = 1, group_ = 0;
+};
+
+void add_row(const float* from, float* to, std::int32_t n) {
+  kernels().axpy(1.0f, from, to, static_cast<std::size_t>(n));
+}
+
+class AuxiliaryLoss final : public Op {
+ public:
+  AuxiliaryLoss(std::string name, Parts parts) : name_(std::move(name)), at_(parts) {}
+
+  std::string name() const override { return name_; }
+  std::vector<TensorId> inputs() const override { return {at_.states, at_.history, at_.negatives}; }
+  std::vector<TensorId> outputs() const override { return {}; }
+  void place_params(const std::vector<ParamSpec>& params) override {
+    for (OpParam* p : {&at_.gamma, &at_.beta, &at_.kernel1, &at_.bias1, &at_.kernel2, &at_.bias2,
+                       &at_.kernel3, &at_.bias3})
+      p->place(params);
+  }
+  std::size_t packed_floats() const override {
+    Carve carve(nullptr);
+    carve_packed(at_, carve);
+    return carve.floats();
+  }
+  void pack(const float* params, float* memory) const override {
+    const Kernels& k = kernels();
+    const std::int32_t h = at_.h, e = at_.e, a = at_.a, b = at_.b;
+    Carve carve(memory);
+    const Packed packed = carve_packed(at_, carve);
+    const float* gamma = at_.gamma.in(params);
+    const float* beta = at_.beta.in(params);
+    const float* kernel = at_.kernel1.in(params);
+    std::copy_n(at_.bias1.in(params), a, packed.bias1);
+    for (std::int32_t r = 0; r < h + e; ++r) {
+      const float* row = kernel + floats(r, a);
+      const float scale = gamma[r] * kInverseDeviation;
+      for (std::int32_t j = 0; j < a; ++j) packed.scaled[floats(r, a) + j] = scale * row[j];
+      for (std::int32_t j = 0; j < a; ++j) packed.bias1[j] += beta[r] * row[j];
+    }
+    const float* behaviour = packed.scaled + floats(h, a);
+    k.pack(packed.scaled, a, h, a, false, packed.state);
+    k.pack(packed.scaled, a, a, h, true, packed.state_back);
+    k.pack(behaviour, a, e, a, false, packed.behaviour);
+    k.pack(behaviour, a, a, e, true, packed.behaviour_back);
+    k.pack(at_.kernel2.in(params), b, a, b, false, packed.second);
+    k.pack(at_.kernel2.in(params), b, b, a, true, packed.second_back);
+    const float* third = at_.kernel3.in(params);
+    for (std::int32_t j = 0; j < b; ++j) packed.third[j] = third[2 * j] - third[2 * j + 1];
+  }
+  std::size_t saved_floats(const Layout& layout) const override {
+    Carve carve(nullptr);
+    carve_saved(at_, layout, carve);
+    return carve.floats();
+  }
+  std::size_t scratch_floats(const Layout&) const override {
+    Carve carve(nullptr);
+    carve_scratch(at_, carve);
+    return carve.floats();
+  }
+
+  void forward(const OpContext& context) const override {
+    if (!context.training) return;
+    Carve packed_memory(const_cast<float*>(context.packed));  // read only
+    Carve saved_memory(context.saved), scratch_memory(context.scratch);
+    const Packed packed = carve_packed(at_, packed_memory);
+    const Saved saved = carve_saved(at_, *context.layout, saved_memory);
+    const Scratch scratch = carve_scratch(at_, scratch_memory);
+    std::fill_n(saved.weights, saved.sums_floats, 0.0f);
+    RowsThatCount source(*context.input);
+    std::int32_t done = 0;
+    while (const std::int32_t rows = gather(context, scratch, source)) {
+      run_tile(context, packed, saved, scratch, done, rows);
+      done += rows;
+    }
+  }
+
+  void backward(const OpContext& context) const override {
+    Carve saved_memory(context.saved);
+    const Saved saved = carve_saved(at_, *context.layout, saved_memory);
+    scatter(context, saved);
+    const float* params = context.params;
+    float* d = context.dparams;
+    const std::int32_t a = at_.a, b = at_.b;
+    add_row(saved.bias1, at_.bias1.in(d), a);
+    add_row(saved.weights2, at_.kernel2.in(d), a * b);
+    add_row(saved.bias2, at_.bias2.in(d), b);
+    for (std::int32_t j = 0; j < b; ++j) {
+      at_.kernel3.in(d)[2 * j] += saved.third[j];
+      at_.kernel3.in(d)[2 * j + 1] -= saved.third[j];
+    }
+    at_.bias3.in(d)[0] += *saved.third_bias;
+    at_.bias3.in(d)[1] -= *saved.third_bias;
+    // Through scale and shift, which were folded into the first kernel and bias.
+    for (std::int32_t r = 0; r < at_.h + at_.e; ++r) {
+      const float* row = at_.kernel1.in(params) + floats(r, a);
+      const float* dscaled = saved.weights + floats(r, a);
+      float* drow = at_.kernel1.in(d) + floats(r, a);
+      const float scale = at_.gamma.in(params)[r] * kInverseDeviation;
+      const float beta = at_.beta.in(params)[r];
+      float dgamma = 0, dbeta = 0;
+      for (std::int32_t j = 0; j < a; ++j) {
+        drow[j] += scale * dscaled[j] + beta * saved.bias1[j];
+        dgamma += row[j] * dscaled[j];
+        dbeta += row[j] * saved.bias1[j];
+      }
+      at_.gamma.in(d)[r] += dgamma * kInverseDeviation;
+      at_.beta.in(d)[r] += dbeta;
+    }
+  }
+
+  void emit_onnx(GraphWriter&) const override {}  // training only
+
+ private:
+  // Fills a tile; clicks first, then as many non-clicks. Returns its rows.
+  std::int32_t gather(const OpContext& context, const Scratch& scratch,
+                      RowsThatCount& source) const {
+    const std::int32_t h = at_.h, e = at_.e;
+    std::int32_t rows[kTileRows], before = 0, count = 0;
+    for (; count < kTileRows && source.next(rows[count], before); ++count) {
+      std::copy_n(context.value(at_.states).row(before), h, scratch.state + floats(count, h));
+    }
+    for (std::int32_t i = 0; i < count; ++i) {
+      std::copy_n(context.value(at_.history).row(rows[i]), e, scratch.behaviour + floats(i, e));
+      std::copy_n(context.value(at_.negatives).row(rows[i]), e,
+                  scratch.behaviour + floats(count + i, e));
+    }
+    return count;
+  }
+
+  // Forward and backward of `rows` gathered rows, the ones from `first` on among those that count.
+  void run_tile(const OpContext& context, const Packed& packed, const Saved& saved,
+                const Scratch& s, std::int32_t first, std::int32_t rows) const {
+    const Kernels& k = kernels();
+    const std::int32_t h = at_.h, e = at_.e, a = at_.a, b = at_.b, both = 2 * rows;
+    const float* bias3 = at_.bias3.in(context.params);
+    float* non_clicks = s.behaviour + floats(rows, e);
+    k.gemm(s.state, h, packed.state, packed.bias1, s.shared, a, rows, h, a, false);
+    k.gemm_from(s.behaviour, e, packed.behaviour, s.shared, a, 1, s.y1, a, rows, e, a);
+    k.gemm_from(non_clicks, e, packed.behaviour, s.shared, a, 1, s.y1 + floats(rows, a), a, rows, e,
+                a);
+    k.sigmoid(s.y1, s.y1, floats(both, a));
+    k.gemm(s.y1, a, packed.second, at_.bias2.in(context.params), s.y2, b, both, a, b, false);
+    k.sigmoid(s.y2, s.y2, floats(both, b));
+    k.row_dot(s.y2, b, packed.third, bias3[0] - bias3[1], s.logit, both, b);
+    const float scale = scale_of(*context.layout);
+    *context.loss += scale * loss_of(s, rows, scale);
+    *saved.third_bias += sum(s.dlogit, both);
+
+    k.row_dot_sigmoid_backward(s.dlogit, packed.third, s.y2, b, saved.third, both, b);
+    k.gemm_tn(s.y1, a, s.y2, b, saved.weights2, b, both, a, b);
+    k.column_sum(s.y2, b, both, b, saved.bias2);
+    k.gemm(s.y2, b, packed.second_back, nullptr, s.dz1, a, both, b, a, false);
+    k.sigmoid_backward(s.y1, s.dz1, floats(both, a));
+    k.gemm_tn(s.behaviour, e, s.dz1, a, saved.weights + floats(h, a), a, both, e, a);
+    k.gemm(s.dz1, a, packed.behaviour_back, nullptr, saved.behaviour + floats(2 * first, e), e,
+           both, a, e, false);
+    k.axpy(1.0f, s.dz1 + floats(rows, a), s.dz1, floats(rows, a));  // both share the state
+    k.gemm_tn(s.state, h, s.dz1, a, saved.weights, a, rows, h, a);
+    k.column_sum(s.dz1, a, rows, a, saved.bias1);
+    k.gemm(s.dz1, a, packed.state_back, nullptr, saved.state + floats(first, h), h, rows, a, h,
+           false);
+  }
+
+  float scale_of(const Layout& layout) const {
+    const double steps = at_.options.real_rows ? layout.batch_negatives
+                                               : static_cast<double>(layout.batch_groups) *
+                                                     (layout.batch_longest - 1);
+    CHECK_GT(steps, 0) << name_ << ": the layout lacks the size of its batch";
+    return static_cast<float>(at_.options.weight / steps);
+  }
+
+  // The tile's sum of the losses; dlogit becomes scale times its gradient.
+  static double loss_of(const Scratch& s, std::int32_t rows, float scale) {
+    // softplus(x) = max(x, 0) + log(1 + exp(-|x|)): one logarithm of a product that cannot
+    // overflow, for each factor is at most 2.
+    double linear = 0, product = 1;
+    for (std::int32_t i = 0; i < 2 * rows; ++i) {
+      linear += std::max(i < rows ? -s.logit[i] : s.logit[i], 0.0f);
+      s.dlogit[i] = -std::abs(s.logit[i]);
+    }
+    static_assert(2 * kTileRows < 1000);
+    kernels().exp(s.dlogit, s.dlogit, static_cast<std::size_t>(2 * rows));
+    for (std::int32_t i = 0; i < 2 * rows; ++i) product *= 1.0 + s.dlogit[i];
+    kernels().sigmoid(s.logit, s.dlogit, static_cast<std::size_t>(2 * rows));
+    for (std::int32_t i = 0; i < 2 * rows; ++i) {
+      s.dlogit[i] = scale * (i < rows ? s.dlogit[i] - 1 : s.dlogit[i]);
+    }
+    return linear + std::log(product);
+  }
+
+  static float sum(const float* x, std::int32_t n) {
+    float total = 0;
+    for (std::int32_t i = 0; i < n; ++i) total += x[i];
+    return total;
+  }
+
+  // Adds the gradients of the inputs' rows, tile by tile as forward left them.
+  void scatter(const OpContext& context, const Saved& saved) const {
+    const Matrix dstates = context.grad(at_.states), dhistory = context.grad(at_.history);
+    const Matrix dnegatives = context.grad(at_.negatives);
+    const std::int32_t h = at_.h, e = at_.e;
+    RowsThatCount source(*context.input);
+    for (std::int32_t first = 0;; first += kTileRows) {
+      std::int32_t rows[kTileRows], before[kTileRows], count = 0;
+      while (count < kTileRows && source.next(rows[count], before[count])) ++count;
+      const float* clicks = saved.behaviour + floats(2 * first, e);
+      for (std::int32_t i = 0; i < count; ++i) {
+        if (dstates.data != nullptr) {
+          add_row(saved.state + floats(first + i, h), dstates.row(before[i]), h);
+        }
+        if (dhistory.data != nullptr) add_row(clicks + floats(i, e), dhistory.row(rows[i]), e);
+        if (dnegatives.data != nullptr) {
+          add_row(clicks + floats(count + i, e), dnegatives.row(rows[i]), e);
+        }
+      }
+      if (count < kTileRows) return;
+    }
+  }
+
+  std::string name_;
+  Parts at_;
+};
+
+}  // namespace
+
+void auxiliary_loss(Graph& graph, std::string name, TensorId states, TensorId history,
+                    TensorId negatives, AuxiliaryLossOptions options) {
+  for (const TensorId id : {states, history, negatives}) {
+    CHECK(graph.spec(id).rows == Rows::kHistory) << name;
+  }
+  CHECK_EQ(graph.spec(history).width, graph.spec(negatives).width) << name;
+  Parts parts;
+  parts.states = states;
+  parts.history = history;
+  parts.negatives = negatives;
+  parts.h = graph.spec(states).width;
+  parts.e = graph.spec(history).width;
+  parts.a = options.hidden1;
+  parts.b = options.hidden2;
+  parts.options = options;
+  const std::int32_t width = parts.h + parts.e;
+  parts.gamma.id = graph.param(name + "/scale/gamma", 1, width, {Init::kConstant, 1.0f});
+  parts.beta.id = graph.param(name + "/scale/beta", 1, width, {Init::kConstant, 0.0f});
+  const auto layer = [&](const char* number, std::int32_t in, std::int32_t out, OpParam& kernel,
+                         OpParam& bias) {
+    const std::string prefix = name + "/dense" + number;
+    kernel.id = graph.param(prefix + "/kernel", in, out, {Init::kGlorotUniform});
+    bias.id = graph.param(prefix + "/bias", 1, out, {Init::kConstant, 0.0f});
+  };
+  layer("1", width, parts.a, parts.kernel1, parts.bias1);
+  layer("2", parts.a, parts.b, parts.kernel2, parts.bias2);
+  layer("3", parts.b, 2, parts.kernel3, parts.bias3);
+  graph.set_needs_negatives();
+  graph.add(std::make_unique<AuxiliaryLoss>(std::move(name), parts));
+}
+
+}  // namespace meander::nn
