@@ -138,6 +138,7 @@ struct Lane::Impl {
   std::uint64_t saving_generation = 0;
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
   bool is_stopping = false;
+  Status status;  // why it ended
 
   bool is_ready() const { return shard != nullptr && !is_loading; }
 
@@ -583,7 +584,10 @@ struct Lane::Impl {
   void on_timer() {
     if (!has_started) last_heard = now;
     has_started = true;
-    if (now - last_heard >= options.scheduler_silence) is_stopping = true;
+    if (now - last_heard >= options.scheduler_silence && !is_stopping) {
+      is_stopping = true;
+      status = unavailable("the scheduler has fallen silent: is it running, and can it be reached?");
+    }
     if (is_stopping || now < word_due()) return;
     next_word = now + (is_settled() ? options.scheduler_silence / 8 : options.hello_every);
     speak();
@@ -618,6 +622,7 @@ void Lane::on_timer(TimePoint now) {
 }
 TimePoint Lane::next_timer() const { return impl_->next_timer(); }
 bool Lane::finished() const { return impl_->is_stopping && !impl_->is_task_running; }
+Status Lane::status() const { return impl_->status; }
 std::uint64_t Lane::rows() const { return impl_->is_loading ? 0 : impl_->rows(); }
 std::uint64_t Lane::next_seq(std::uint32_t stream) const {
   CHECK(impl_->is_ready() && stream < impl_->shard->streams.size());

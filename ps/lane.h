@@ -34,6 +34,8 @@ class Lane final : public net::Node {
   void on_timer(TimePoint now) override;
   TimePoint next_timer() const override;
   bool finished() const override;
+  // Why it ended; ok after an orderly Stop.
+  Status status() const;
 
   // For tests and metrics.
   std::uint64_t rows() const;
