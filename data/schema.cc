@@ -106,6 +106,11 @@ Status check_schema(const Schema& schema) {
     if (!names.insert(column.name).second) {
       return invalid("schema: column '" + column.name + "' is named twice");
     }
+    const bool is_id = column.role == ColumnRole::kUser || column.role == ColumnRole::kItem ||
+                       column.role == ColumnRole::kCategory || column.role == ColumnRole::kContext;
+    if (is_id && column.type == ColumnType::kFloat) {
+      return invalid("schema: column '" + column.name + "' is an id: its type is int or string");
+    }
     users += column.role == ColumnRole::kUser;
     items += column.role == ColumnRole::kItem;
     categories += column.role == ColumnRole::kCategory;

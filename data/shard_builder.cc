@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <tuple>
 
@@ -11,6 +12,7 @@
 namespace meander::data {
 namespace {
 
+constexpr std::uint32_t kPrefetch = 16;  // records ahead
 constexpr std::size_t kChunkValues = std::size_t{1} << 14;
 
 // An event's place in its shard: users by id, an event that the source holds out behind the others,
@@ -123,38 +125,47 @@ class Builder {
     return write_column(storage_, column("users.col"), std::span<const UserEntry>(users_));
   }
 
-  template <class T, class Value>
-  Status write(const std::string& name, Value value) {
-    ASSIGN_OR_RETURN(ColumnWriter writer, ColumnWriter::create(storage_, column(name), sizeof(T)));
-    for (const Place& place : places_) {
-      RETURN_IF_ERROR(writer.append(T{value(record(place.record))}));
-    }
-    return writer.finish();
+  Status open_column_of(const std::string& name, std::size_t offset, std::uint32_t width) {
+    ASSIGN_OR_RETURN(ColumnWriter writer, ColumnWriter::create(storage_, column(name), width));
+    columns_.push_back({offset, width, std::move(writer)});
+    return {};
   }
 
+  // Each field of a record is a column. All are written in one pass, for the records lie anywhere.
   Status write_columns() {
-    const auto item = [](SpillRecord r) { return r.head().item; };
-    const auto category = [](SpillRecord r) { return r.head().category; };
-    const auto time = [](SpillRecord r) { return r.head().time_ms; };
-    RETURN_IF_ERROR(write<std::uint64_t>("item.col", item));
-    if (shape_.has_category) RETURN_IF_ERROR(write<std::uint64_t>("category.col", category));
-    if (shape_.has_time) RETURN_IF_ERROR(write<std::int64_t>("time.col", time));
-    for (std::size_t i = 0; i < shape_.layout.contexts; ++i) {
-      RETURN_IF_ERROR(write<std::uint64_t>(numbered_column("context", i),
-                                           [i](SpillRecord r) { return r.context(i); }));
+    const SpillLayout& layout = shape_.layout;
+    RETURN_IF_ERROR(open_column_of("item.col", offsetof(SpillHead, item), 8));
+    if (shape_.has_category) {
+      RETURN_IF_ERROR(open_column_of("category.col", offsetof(SpillHead, category), 8));
     }
-    for (std::size_t i = 0; i < shape_.layout.numerics; ++i) {
-      RETURN_IF_ERROR(write<float>(numbered_column("numeric", i), [this, i](SpillRecord r) {
-        return r.numeric(shape_.layout, i);
-      }));
-      add_moments(i);
+    if (shape_.has_time) {
+      RETURN_IF_ERROR(open_column_of("time.col", offsetof(SpillHead, time_ms), 8));
     }
+    for (std::size_t i = 0; i < layout.contexts; ++i) {
+      RETURN_IF_ERROR(open_column_of(numbered_column("context", i), layout.context_offset(i), 8));
+    }
+    for (std::size_t i = 0; i < layout.numerics; ++i) {
+      RETURN_IF_ERROR(open_column_of(numbered_column("numeric", i), layout.numeric_offset(i), 4));
+    }
+    for (std::uint32_t event = 0; event < records_; ++event) {
+      if (event + kPrefetch < records_) {
+        const std::byte* next = record(places_[event + kPrefetch].record).bytes;
+        __builtin_prefetch(next);
+        __builtin_prefetch(next + 64);
+      }
+      const std::byte* bytes = record(places_[event].record).bytes;
+      for (Column& c : columns_) {
+        RETURN_IF_ERROR(c.writer.append_bytes(bytes + c.offset, c.width, 1));
+      }
+    }
+    for (Column& c : columns_) RETURN_IF_ERROR(c.writer.finish());
+    for (std::size_t i = 0; i < layout.numerics; ++i) add_moments(i);
     return {};
   }
 
   void add_moments(std::size_t column) {
     for (std::uint32_t event = 0; event < records_; ++event) {
-      const float x = record(places_[event].record).numeric(shape_.layout, column);
+      const float x = shape_.layout.numeric(record(places_[event].record), column);
       if ((flags_[event] & kInTraining) != 0 && !std::isnan(x)) draft_.numeric[column].add(x);
     }
   }
@@ -178,6 +189,12 @@ class Builder {
     return writer.finish();
   }
 
+  struct Column {
+    std::size_t offset;  // of the field in a record
+    std::uint32_t width;
+    ColumnWriter writer;
+  };
+
   Storage& storage_;
   Buffer bytes_;
   std::uint64_t records_;
@@ -187,6 +204,7 @@ class Builder {
   std::vector<Place> places_;  // by event
   std::vector<std::uint32_t> flags_;
   std::vector<UserEntry> users_;
+  std::vector<Column> columns_;
 };
 
 Result<std::vector<std::uint32_t>> users_of_events(Storage& storage, const ShardDraft& draft) {

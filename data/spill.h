@@ -22,29 +22,26 @@ struct SpillHead {
   RecordKind kind() const { return static_cast<RecordKind>(row_and_kind & 3); }
 };
 
+// A view of one record in a spill file.
+struct SpillRecord {
+  const std::byte* bytes;
+  const SpillHead& head() const { return *reinterpret_cast<const SpillHead*>(bytes); }
+};
+
 // Behind the head: contexts (u64 each), then numbers (f32 each), padded to 8 bytes.
 struct SpillLayout {
   std::uint32_t contexts = 0, numerics = 0;
-  std::size_t bytes() const {
-    return sizeof(SpillHead) + 8 * contexts + (4 * numerics + 7) / 8 * 8;
+  std::size_t context_offset(std::size_t i) const { return sizeof(SpillHead) + 8 * i; }
+  std::size_t numeric_offset(std::size_t i) const { return context_offset(contexts) + 4 * i; }
+  std::size_t bytes() const { return context_offset(contexts) + (4 * numerics + 7) / 8 * 8; }
+  float numeric(SpillRecord record, std::size_t i) const {
+    return *reinterpret_cast<const float*>(record.bytes + numeric_offset(i));
   }
 };
 
 struct SpillFile {
   std::string path;
   std::uint64_t records = 0;
-};
-
-// A view of one record in a spill file.
-struct SpillRecord {
-  const std::byte* bytes;
-  const SpillHead& head() const { return *reinterpret_cast<const SpillHead*>(bytes); }
-  std::uint64_t context(std::size_t i) const {
-    return reinterpret_cast<const std::uint64_t*>(bytes + sizeof(SpillHead))[i];
-  }
-  float numeric(const SpillLayout& layout, std::size_t i) const {
-    return reinterpret_cast<const float*>(bytes + sizeof(SpillHead) + 8 * layout.contexts)[i];
-  }
 };
 
 // Deals records over `files` by user. `depth` picks the hash, so that a file which came out too big
