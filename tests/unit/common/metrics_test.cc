@@ -175,8 +175,9 @@ TEST(Accumulator, EveryTruncationIsCorrupt) {
 
 TEST(Accumulator, RandomBytesAreRefusedOrHarmless) {
   Rng rng(8);
-  const Buffer good = accumulator().encode();
-  for (int i = 0; i < 3000; ++i) {
+  Accumulator sum = accumulator();
+  const Buffer good = sum.encode();
+  for (int i = 0; i < 2000; ++i) {
     Buffer bytes = Buffer::copy_of(good.data(), good.size());
     if (i % 2 == 0) {
       bytes = Buffer::allocate(rng.below(200));
@@ -188,9 +189,8 @@ TEST(Accumulator, RandomBytesAreRefusedOrHarmless) {
     }
     Result<Accumulator> decoded = Accumulator::decode(bytes);
     if (decoded.ok()) {
-      Accumulator sum = accumulator();
       sum.merge(decoded.value());
-      (void)sum.head.auc();
+      EXPECT_LE(sum.head.positives(), sum.head.samples());
     } else {
       EXPECT_EQ(decoded.status().code(), Code::kCorrupt);
     }
