@@ -58,7 +58,11 @@ Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& l
   fenced_.clear();
   paused_ = false;
   client_ = std::make_unique<ps::Client>(
-      transport_, ps::ClientOptions{.widths = trainer_.widths(), .cluster = cluster},
+      transport_,
+      ps::ClientOptions{.widths = trainer_.widths(),
+                        .retry = options_.retry,
+                        .retry_max = 8 * options_.retry,
+                        .cluster = cluster},
       ps::Client::Events{
           .pulled = [this](TimePoint, ps::BatchId id,
                            std::vector<Buffer> rows) { pulled(id, std::move(rows)); },

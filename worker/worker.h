@@ -50,6 +50,7 @@ struct WorkerOptions {
   std::uint32_t dense_block = 256;  // floats of a row of the dense table
   float clip_norm = 0;
   Duration hello_every = std::chrono::milliseconds(200);
+  Duration retry = std::chrono::milliseconds(500);  // until a lane is asked again, at first
   Duration scheduler_silence = std::chrono::seconds(60);
 };
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/executor.h"
+#include "common/storage.h"
+#include "net/sim_network.h"
+#include "nn/graph.h"
+#include "ps/lane.h"
+#include "scheduler/scheduler.h"
+#include "worker/worker.h"
+
+namespace meander::sim {
+
+// What a simulated cluster is made of, and what happens to it.
+struct Scenario {
+  std::uint64_t seed = 1;
+  std::uint32_t lanes = 1, workers = 1;
+  std::int64_t staleness = 0;
+  std::uint32_t depth = 2;
+  std::uint32_t batches = 10;  // of stream 0; the others have fewer or more
+  double checkpoint_every_s = 0;
+  bool evaluate = true;
+  bool resume = false;
+  net::SimFaults faults;
+
+  struct Event {
+    enum Kind {
+      kCrashWorker,  // and start it again after `length`
+      kCrashLane,
+      kSleepWorker,  // it wakes up after `length` as if nothing had been
+      kInterrupt,    // Ctrl-C
+    } kind = kCrashWorker;
+    std::uint32_t index = 0;
+    Duration when{}, length{};
+    bool is_reported = false;  // the launcher tells the scheduler of a death
+  };
+  std::vector<Event> events;
+};
+
+// The number of times that each key of each table occurs in all streams.
+using Counts = std::map<std::pair<std::uint32_t, std::uint64_t>, std::uint64_t>;
+
+// One scheduler, lanes and workers on a simulated network, their files in memory, in one thread.
+class Cluster {
+ public:
+  // The graph has two slots of widths 1 and 2 with a table each: keys are drawn for them. `storage`
+  // and `graph` outlive the cluster.
+  Cluster(Scenario scenario, const nn::Graph& graph, wire::Optimizer optimizer, Storage& storage);
+  ~Cluster();
+
+  // Until the scheduler has finished. False: it did not in an hour of simulated time.
+  bool run();
+
+  const scheduler::Scheduler& scheduler() const { return *scheduler_; }
+  std::uint64_t trace() const { return network_.trace(); }
+  std::uint64_t delivered() const { return network_.delivered(); }
+  Duration time() const { return network_.now().time_since_epoch(); }
+  std::uint64_t samples() const;  // of all streams
+  Counts counts() const;
+
+ private:
+  class Sleeper;
+  struct SimClock;
+
+  void start_lane(std::uint32_t index);
+  void start_worker(std::uint32_t index);
+  void schedule(const Scenario::Event& event);
+
+  Scenario scenario_;
+  const nn::Graph& graph_;
+  Storage& storage_;
+  InlineExecutor executor_;
+  net::SimNetwork network_;
+  std::unique_ptr<SimClock> clock_;
+  std::uint64_t incarnations_ = 0;
+  std::unique_ptr<scheduler::Scheduler> scheduler_;
+  std::vector<std::unique_ptr<ps::Lane>> lanes_;
+  std::vector<std::unique_ptr<Sleeper>> workers_;
+};
+
+// The rows of a generation: the first value of each, by table and key.
+std::map<std::pair<std::uint32_t, std::uint64_t>, float> read_generation(
+    Storage& storage, const std::string& dir, const manifest::Manifest& manifest);
+
+}  // namespace meander::sim
