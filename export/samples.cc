@@ -13,8 +13,8 @@ std::vector<T> copy(std::span<const T> values) {
 
 }  // namespace
 
-Status write_samples(Storage& storage, const std::string& path, const models::ModelSpec& model,
-                     const Samples& s) {
+Result<std::uint64_t> write_samples(Storage& storage, const std::string& path,
+                                    const models::ModelSpec& model, const Samples& s) {
   std::vector<ArraySpec> arrays;
   std::vector<std::span<const std::byte>> bytes;
   const auto add = [&](const std::string& name, const char* type, std::vector<std::int64_t> shape,
@@ -39,7 +39,8 @@ Status write_samples(Storage& storage, const std::string& path, const models::Mo
   if (!s.logit.empty()) add("logit", "F32", {s.groups, s.candidates}, s.logit);
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::create(storage, path, arrays));
   for (const auto& b : bytes) RETURN_IF_ERROR(writer.append(b.data(), b.size()));
-  return writer.close();
+  RETURN_IF_ERROR(writer.close());
+  return writer.file_bytes();
 }
 
 Result<Samples> read_samples(Storage& storage, const std::string& path,

@@ -28,8 +28,8 @@ struct Samples {
 
 // As a safetensors file whose arrays are called as the model's inputs and outputs are, and
 // "batches".
-Status write_samples(Storage& storage, const std::string& path, const models::ModelSpec& model,
-                     const Samples& samples);
+Result<std::uint64_t> write_samples(Storage& storage, const std::string& path,
+                                    const models::ModelSpec& model, const Samples& samples);
 // kNotFound, kCorrupt.
 Result<Samples> read_samples(Storage& storage, const std::string& path,
                              const models::ModelSpec& model);

@@ -83,6 +83,7 @@ class Exporter {
     RETURN_IF_ERROR(write_model());
     RETURN_IF_ERROR(write_items());
     RETURN_IF_ERROR(write_histories());
+    RETURN_IF_ERROR(write_checks());
     if (!repository_.empty()) {
       RETURN_IF_ERROR(write_text(repository_ + "/config.pbtxt", triton_config()));
     }
@@ -96,6 +97,7 @@ class Exporter {
   Status write_model();
   Status write_items();
   Status write_histories();
+  Status write_checks();
   Status write_text(const std::string& name, const std::string& text);
   std::string triton_config() const;
   void count(std::uint64_t bytes) {
@@ -220,6 +222,15 @@ Status Exporter::write_histories() {
   return {};
 }
 
+Status Exporter::write_checks() {
+  if (contents_.samples == nullptr) return {};
+  const std::string path = join_path(dir_, "samples.safetensors");
+  ASSIGN_OR_RETURN(const std::uint64_t bytes,
+                   write_samples(storage_, path, description_.model, *contents_.samples));
+  count(bytes);
+  return {};
+}
+
 Status Exporter::write_text(const std::string& name, const std::string& text) {
   ASSIGN_OR_RETURN(auto file, storage_.create(join_path(dir_, name)));
   RETURN_IF_ERROR(file->append(text.data(), text.size()));
@@ -260,12 +271,15 @@ Status check_target(Storage& storage, const std::string& path) {
 }
 
 Result<Written> write_export(Storage& storage, const Contents& contents, Layout layout,
-                             const std::string& path) {
+                             const std::string& path, const CheckExport& check) {
   CHECK_EQ(contents.tables.size(), static_cast<std::size_t>(contents.graph->tables()));
   RETURN_IF_ERROR(check_target(storage, path));
   const std::string out = without_slash(path), making = out + ".tmp", old = out + ".old";
   RETURN_IF_ERROR(storage.remove(making));
   Result<Written> written = Exporter(storage, contents, layout, making).run();
+  if (written.ok() && check) {
+    if (Status status = check(making); !status.ok()) written = std::move(status);
+  }
   if (!written.ok()) {
     if (Status s = storage.remove(making); !s.ok()) LOG(WARNING) << s.message();
     return std::move(written).status().context("export to " + out);

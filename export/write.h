@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "common/storage.h"
 #include "export/description.h"
 #include "export/rows.h"
+#include "export/samples.h"
 #include "nn/graph.h"
 
 namespace meander::artefact {
@@ -38,6 +40,8 @@ struct Contents {
   std::vector<float> dense;
   std::vector<Item> items;             // by id
   std::vector<UserHistory> histories;  // by user as signed
+  // Written beside the model, to check it by (samples.safetensors); null: none.
+  const Samples* samples = nullptr;
 };
 
 // kTriton: the model and its rows lie in <job>/1/ beside <job>/config.pbtxt, so that the export is
@@ -49,10 +53,11 @@ struct Written {
 };
 
 // Writes an export (docs/export-format.md) as directory `out`, whole or not at all: it is made
-// under another name first. An older export in its place is replaced; anything else there is left
-// alone (kInvalid).
+// under another name first, and takes its place once `check` (may be empty) has found it good
+// there. An older export in its place is replaced; anything else there is left alone (kInvalid).
+using CheckExport = std::function<Status(const std::string& dir)>;
 Result<Written> write_export(Storage& storage, const Contents& contents, Layout layout,
-                             const std::string& out);
+                             const std::string& out, const CheckExport& check = {});
 
 // Is `out` free for an export? Asked before the work begins. kInvalid as above.
 Status check_target(Storage& storage, const std::string& out);

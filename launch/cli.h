@@ -50,8 +50,12 @@ using AddCommand = void (*)(CLI::App& app, Context& context);
 void add_generate(CLI::App& app, Context& context);
 void add_prepare(CLI::App& app, Context& context);
 void add_train(CLI::App& app, Context& context);
+void add_launch(CLI::App& app, Context& context);
+void add_roles(CLI::App& app, Context& context);  // scheduler, ps, worker
 void add_evaluate(CLI::App& app, Context& context);
 void add_checkpoint(CLI::App& app, Context& context);
+void add_export(CLI::App& app, Context& context);
+void add_recommend(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
 
