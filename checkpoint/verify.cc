@@ -48,6 +48,18 @@ Status verify_file(Storage& storage, const std::string& path, const manifest::Ma
   return {};
 }
 
+Status verify_extra(Storage& storage, const std::string& path, const manifest::Extra& extra) {
+  ASSIGN_OR_RETURN(const Buffer bytes, storage.read(path));
+  if (bytes.size() != extra.bytes()) {
+    return corrupt(path + ": torn: " + std::to_string(bytes.size()) + " of " +
+                   std::to_string(extra.bytes()) + " bytes");
+  }
+  if (crc32c(bytes.data(), bytes.size()) != extra.crc32c()) {
+    return corrupt(path + ": its checksum is not the manifest's");
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<Verification> verify(Storage& storage, const std::string& generation_dir) {
@@ -65,6 +77,11 @@ Result<Verification> verify(Storage& storage, const std::string& generation_dir)
     const std::string path = join_path(generation_dir, file.name());
     if (!names.insert(file.name()).second) result.errors.push_back(path + ": listed twice");
     const Status status = verify_file(storage, path, manifest.value(), file, sums);
+    if (!status.ok()) result.errors.push_back(status.message());
+    ++result.files;
+  }
+  for (const manifest::Extra& extra : manifest->extras()) {
+    const Status status = verify_extra(storage, join_path(generation_dir, extra.name()), extra);
     if (!status.ok()) result.errors.push_back(status.message());
     ++result.files;
   }

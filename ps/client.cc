@@ -234,7 +234,7 @@ struct Client::Impl {
 
   void drop(std::uint32_t stream) {
     for (auto it = batches.begin(); it != batches.end();) {
-      const bool is_of_stream = !it->second.is_read_only && it->second.id.stream == stream;
+      const bool is_of_stream = it->second.id.stream == stream;
       if (is_of_stream) forget_asks(it->second);
       it = is_of_stream ? batches.erase(it) : std::next(it);
     }

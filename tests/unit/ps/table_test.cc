@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ps/table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "common/initial_row.h"
+#include "common/partition.h"
+
+namespace meander::ps {
+namespace {
+
+wire::TableSpec counting_spec(std::uint32_t width, std::uint32_t admit_count) {
+  wire::TableSpec spec;
+  spec.set_name("item");
+  spec.set_width(width);
+  spec.set_seed(3);
+  spec.set_init_range(0.5f);
+  spec.set_admit_count(admit_count);
+  spec.mutable_optimizer()->set_kind(wire::Optimizer::SGD);
+  spec.mutable_optimizer()->set_rate(1);
+  return spec;
+}
+
+std::vector<checkpoint::Record> records_of(const Table& table) {
+  std::vector<checkpoint::Record> records;
+  const Status status = table.visit(0, kPartitions - 1, [&](const checkpoint::Record& record) {
+    records.push_back(record);
+    return Status();
+  });
+  EXPECT_TRUE(status.ok());
+  return records;
+}
+
+// A table that anybody understands: SGD with rate 1.
+struct Model {
+  struct Row {
+    std::vector<float> weights;
+    std::uint64_t step = 0;
+    std::uint32_t count = 0;
+  };
+  explicit Model(const wire::TableSpec& s) : spec(s) {}
+
+  std::vector<float> pull(std::uint64_t key) const {
+    const auto it = rows.find(key);
+    if (it != rows.end()) return it->second.weights;
+    std::vector<float> row(spec.width());
+    initial_row(spec.seed(), 0, key, spec.init_range(), row);
+    return row;
+  }
+  void push(std::uint64_t key, const float* gradient) {
+    const std::uint32_t count = ++counts[key];
+    if (count < spec.admit_count()) return;
+    Row row{pull(key), step, count};
+    for (std::size_t i = 0; i < row.weights.size(); ++i) row.weights[i] -= gradient[i];
+    rows[key] = row;
+  }
+
+  wire::TableSpec spec;
+  std::uint64_t step = 0;
+  std::map<std::uint64_t, std::uint32_t> counts;
+  std::map<std::uint64_t, Row> rows;
+};
+
+struct Request {
+  std::vector<std::uint64_t> keys;
+  std::vector<float> gradients;
+};
+
+Request draw(Rng& rng, std::uint32_t width, std::uint64_t key_count, bool with_repeats) {
+  Request request;
+  std::set<std::uint64_t> seen;
+  const std::size_t n = rng.below(std::min<std::uint64_t>(200, key_count + 1));
+  while (request.keys.size() < n) {
+    const std::uint64_t key = rng.below(key_count) - key_count / 2;  // around 0 and ~0
+    if (seen.insert(key).second || with_repeats) request.keys.push_back(key);
+  }
+  request.gradients.resize(n * width);
+  for (float& g : request.gradients) g = static_cast<float>(rng.uniform());
+  return request;
+}
+
+void expect_equal_rows(const Table& table, const Model& model, const Request& request) {
+  const std::size_t width = model.spec.width();
+  std::vector<float> out(request.keys.size() * width);
+  table.pull(request.keys, out.data());
+  for (std::size_t k = 0; k < request.keys.size(); ++k) {
+    const std::vector<float> expected = model.pull(request.keys[k]);
+    ASSERT_EQ(std::memcmp(out.data() + k * width, expected.data(), width * sizeof(float)), 0)
+        << "key " << request.keys[k];
+  }
+}
+
+class TableProperty : public testing::TestWithParam<std::uint64_t> {};
+
+TEST_P(TableProperty, PushThenPullAgreesWithAModel) {
+  const std::uint64_t seed = GetParam();
+  Rng rng(seed);
+  const auto width = static_cast<std::uint32_t>(1 + rng.below(40));
+  const auto admit = static_cast<std::uint32_t>(rng.below(4));
+  const bool with_repeats = rng.chance(0.3);
+  const bool with_slots = rng.chance(0.5);
+  SCOPED_TRACE(testing::Message() << "seed " << seed << " width " << width << " admit " << admit);
+  const wire::TableSpec spec = counting_spec(width, admit);
+  Table table(0, spec);
+  Model model(spec);
+  const std::uint64_t key_count = 1 + rng.below(8'000);
+  for (int t = 0; t < 80; ++t) {
+    const Request request = draw(rng, width, key_count, with_repeats && key_count > 300);
+    expect_equal_rows(table, model, request);
+    std::vector<float> out(request.gradients.size());
+    std::vector<std::uint32_t> slots;
+    table.pull(request.keys, out.data(), &slots);
+    if (rng.chance(0.2)) {  // somebody else pushes in between: the slots are only hints
+      const Request other = draw(rng, width, key_count, false);
+      table.push(other.keys, other.gradients.data());
+      ++model.step;
+      for (std::size_t k = 0; k < other.keys.size(); ++k) {
+        model.push(other.keys[k], other.gradients.data() + k * width);
+      }
+    }
+    if (!with_slots) slots.clear();
+    table.push(request.keys, request.gradients.data(), slots);
+    ++model.step;
+    for (std::size_t k = 0; k < request.keys.size(); ++k) {
+      model.push(request.keys[k], request.gradients.data() + k * width);
+    }
+  }
+  // What is stored: every row with step and count, every counter, in rising order of the hash.
+  EXPECT_EQ(table.step(), model.step);
+  EXPECT_EQ(table.rows(), model.rows.size());
+  EXPECT_EQ(table.rows() + table.counted(), model.counts.size());
+  std::uint64_t last_hash = 0;
+  for (const checkpoint::Record& record : records_of(table)) {
+    ASSERT_LE(last_hash, mix64(record.key));
+    last_hash = mix64(record.key);
+    ASSERT_EQ(record.count, model.counts.at(record.key));
+    ASSERT_EQ(record.admitted, model.rows.contains(record.key));
+    ASSERT_EQ(record.values.size(), record.admitted ? width : 0);
+    if (!record.admitted) continue;
+    ASSERT_EQ(record.step, model.rows.at(record.key).step);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, TableProperty, testing::Range<std::uint64_t>(1, 17));
+
+TEST(Table, GrowsByManySegmentsWithoutLosingARow) {
+  const wire::TableSpec spec = counting_spec(2, 0);
+  Table table(0, spec);
+  std::vector<std::uint64_t> keys(1'000);
+  std::vector<float> gradients(2'000);
+  for (std::uint64_t base = 0; base < 100'000; base += 1'000) {
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      keys[i] = (base + i) * 3;
+      gradients[2 * i] = static_cast<float>(base + i);
+      gradients[2 * i + 1] = 0;
+    }
+    table.push(keys, gradients.data());
+  }
+  ASSERT_EQ(table.rows(), 100'000u);
+  std::vector<float> row(2), initial(2);
+  for (std::uint64_t i = 0; i < 100'000; ++i) {
+    const std::uint64_t key = i * 3;
+    table.pull({&key, 1}, row.data());
+    initial_row(spec.seed(), 0, key, spec.init_range(), initial);
+    ASSERT_EQ(row[0], initial[0] - static_cast<float>(i));
+    ASSERT_EQ(row[1], initial[1]);
+  }
+}
+
+TEST(Table, AbsentRowsAreNotStoredAndDependOnTableAndKeyAlone) {
+  Table table(4, counting_spec(8, 0));
+  const std::uint64_t keys[] = {5, 6, 5};
+  std::vector<float> rows(24), expected(8);
+  table.pull(keys, rows.data());
+  EXPECT_EQ(table.rows(), 0u);
+  initial_row(3, 4, 5, 0.5f, expected);
+  EXPECT_EQ(std::memcmp(rows.data(), expected.data(), 32), 0);
+  EXPECT_EQ(std::memcmp(rows.data() + 16, expected.data(), 32), 0);
+  EXPECT_NE(std::memcmp(rows.data() + 8, expected.data(), 32), 0);
+}
+
+TEST(Table, EmptyPushMovesTheStepOnly) {
+  Table table(0, counting_spec(8, 0));
+  table.push({}, nullptr);
+  EXPECT_EQ(table.step(), 1u);
+  EXPECT_EQ(table.rows(), 0u);
+}
+
+TEST(Table, AssignedRowsAreFresh) {
+  wire::TableSpec spec = counting_spec(2, 0);
+  spec.mutable_optimizer()->set_kind(wire::Optimizer::ADAGRAD);
+  spec.mutable_optimizer()->set_initial_accumulator(0.25f);
+  Table table(0, spec);
+  const std::uint64_t keys[] = {1, 2};
+  const float weights[] = {1, 2, 3, 4};
+  table.assign(keys, weights);
+  const auto records = records_of(table);
+  ASSERT_EQ(records.size(), 2u);
+  for (const checkpoint::Record& record : records) {
+    EXPECT_EQ(record.step, 0u);
+    EXPECT_EQ(record.count, 0u);
+    EXPECT_THAT(record.values.subspan(2), testing::ElementsAre(0.25f, 0.25f));
+  }
+}
+
+TEST(Table, RestoredTableGoesOnAsIfNothingHadHappened) {
+  const wire::TableSpec spec = counting_spec(3, 3);
+  Table table(0, spec), copy(0, spec);
+  Rng rng(5);
+  const auto push_both = [&](bool both) {
+    const Request request = draw(rng, 3, 500, false);
+    table.push(request.keys, request.gradients.data());
+    if (both) copy.push(request.keys, request.gradients.data());
+  };
+  for (int t = 0; t < 10; ++t) push_both(false);
+  for (const checkpoint::Record& record : records_of(table)) ASSERT_TRUE(copy.restore(record).ok());
+  copy.set_step(table.step());
+  for (int t = 0; t < 10; ++t) push_both(true);
+  const auto a = records_of(table), b = records_of(copy);
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(checkpoint::record_digest(0, a[i]), checkpoint::record_digest(0, b[i]));
+  }
+}
+
+TEST(Table, RefusesRecordsThatDoNotFit) {
+  Table table(0, counting_spec(3, 0));
+  const float values[] = {1, 2, 3};
+  checkpoint::Record record;
+  record.key = 9;
+  record.values = std::span(values, 2);
+  EXPECT_EQ(table.restore(record).code(), Code::kCorrupt);
+  record.values = values;
+  EXPECT_TRUE(table.restore(record).ok());
+  EXPECT_EQ(table.restore(record).code(), Code::kCorrupt);  // twice
+}
+
+TEST(Table, RefusesSpecsThatNoTableCanHave) {
+  wire::TableSpec spec = counting_spec(0, 0);
+  EXPECT_EQ(check_table(spec).code(), Code::kInvalid);
+  spec.set_width(kWidthMax + 1);
+  EXPECT_EQ(check_table(spec).code(), Code::kInvalid);
+  spec.set_width(8);
+  EXPECT_TRUE(check_table(spec).ok());
+  spec.mutable_optimizer()->set_beta1(1);
+  EXPECT_EQ(check_table(spec).code(), Code::kInvalid);
+}
+
+}  // namespace
+}  // namespace meander::ps
