@@ -84,7 +84,8 @@ Status sync_directory(const std::string& directory) {
 
 class PosixFile final : public WritableFile {
  public:
-  PosixFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  PosixFile(std::string path, int fd, bool is_durable)
+      : path_(std::move(path)), fd_(fd), is_durable_(is_durable) {}
 
   Status append(const void* bytes, std::size_t size) override {
     CHECK_GE(fd_.get(), 0) << "append after close";
@@ -100,11 +101,11 @@ class PosixFile final : public WritableFile {
   Status close() override {
     CHECK_GE(fd_.get(), 0) << "close after close";
     RETURN_IF_ERROR(flush());
-    if (::fsync(fd_.get()) != 0) return fail(errno);
+    if (is_durable_ && ::fsync(fd_.get()) != 0) return fail(errno);
     // A close that is interrupted has closed all the same (Linux); other errors are those of
     // network file systems that write late.
     if (::close(fd_.release()) != 0 && errno != EINTR) return fail(errno);
-    return sync_directory(parent_of(path_));
+    return is_durable_ ? sync_directory(parent_of(path_)) : Status();
   }
 
  private:
@@ -131,6 +132,7 @@ class PosixFile final : public WritableFile {
 
   std::string path_;
   Descriptor fd_;
+  bool is_durable_;
   std::string pending_;
   Status error_;
 };
@@ -153,9 +155,10 @@ class PosixStorage final : public Storage {
   }
 
   Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return io_error("create", path, errno);
-    return std::unique_ptr<WritableFile>(std::make_unique<PosixFile>(path, fd));
+    return open_for_writing(path, true);
+  }
+  Result<std::unique_ptr<WritableFile>> create_scratch(const std::string& path) override {
+    return open_for_writing(path, false);
   }
 
   Status rename(const std::string& from, const std::string& to) override {
@@ -205,6 +208,13 @@ class PosixStorage final : public Storage {
   }
 
   bool exists(const std::string& path) override { return ::access(path.c_str(), F_OK) == 0; }
+
+ private:
+  Result<std::unique_ptr<WritableFile>> open_for_writing(const std::string& path, bool is_durable) {
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0) return io_error("create", path, errno);
+    return std::unique_ptr<WritableFile>(std::make_unique<PosixFile>(path, fd, is_durable));
+  }
 };
 
 }  // namespace

@@ -20,9 +20,10 @@ std::uint32_t crc_of(const ColumnTrailer& trailer) {
 }  // namespace
 
 Result<ColumnWriter> ColumnWriter::create(Storage& storage, const std::string& path,
-                                          std::uint32_t width, std::size_t buffer_bytes) {
+                                          std::uint32_t width, std::size_t buffer_bytes,
+                                          bool is_scratch) {
   ColumnWriter writer;
-  ASSIGN_OR_RETURN(writer.file_, storage.create(path));
+  ASSIGN_OR_RETURN(writer.file_, is_scratch ? storage.create_scratch(path) : storage.create(path));
   writer.trailer_.width = width;
   writer.buffer_bytes_ = buffer_bytes;
   return writer;

@@ -32,8 +32,9 @@ static_assert(sizeof(ColumnTrailer) == 64);
 // storage's.
 class ColumnWriter {
  public:
+  // `is_scratch`: for work in progress (Storage::create_scratch).
   static Result<ColumnWriter> create(Storage& storage, const std::string& path, std::uint32_t width,
-                                     std::size_t buffer_bytes = 256 << 10);
+                                     std::size_t buffer_bytes = 256 << 10, bool is_scratch = false);
   template <class T>
   Status append(const T& value) {
     return append_bytes(&value, sizeof(T), 1);

@@ -29,9 +29,9 @@ class Merge {
     const std::size_t bytes = std::min(kReadBytesMax, kReadBytes / drafts.size());
     for (const ShardDraft& draft : drafts) {
       runs_.emplace_back(storage_, draft.run_path, draft.events, bytes / sizeof(RunEntry));
-      ASSIGN_OR_RETURN(
-          ColumnWriter ranks,
-          ColumnWriter::create(storage_, draft.rank_path, sizeof(std::uint64_t), kRankBufferBytes));
+      ASSIGN_OR_RETURN(ColumnWriter ranks,
+                       ColumnWriter::create(storage_, draft.rank_path, sizeof(std::uint64_t),
+                                            kRankBufferBytes, true));
       ranks_.push_back(std::move(ranks));
     }
     ASSIGN_OR_RETURN(

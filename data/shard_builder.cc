@@ -13,6 +13,7 @@ namespace meander::data {
 namespace {
 
 constexpr std::uint32_t kPrefetch = 16;  // records ahead
+constexpr std::size_t kRunBufferBytes = std::size_t{256} << 10;
 constexpr std::size_t kChunkValues = std::size_t{1} << 14;
 
 // An event's place in its shard: users by id, an event that the source holds out behind the others,
@@ -179,8 +180,9 @@ class Builder {
                std::tie(places_[b].time_ms, places_[b].record);
       });
     }
-    ASSIGN_OR_RETURN(ColumnWriter writer,
-                     ColumnWriter::create(storage_, draft_.run_path, sizeof(RunEntry)));
+    ASSIGN_OR_RETURN(
+        ColumnWriter writer,
+        ColumnWriter::create(storage_, draft_.run_path, sizeof(RunEntry), kRunBufferBytes, true));
     for (const std::uint32_t event : order) {
       const SpillHead& head = record(places_[event].record).head();
       RETURN_IF_ERROR(writer.append(

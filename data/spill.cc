@@ -28,9 +28,10 @@ Result<Spill> Spill::create(Storage& storage, const std::string& path_prefix,
   const std::size_t buffer = std::min(kBufferBytesMax, kBuffersBytes / files);
   for (std::uint32_t i = 0; i < files; ++i) {
     spill.paths_.push_back(path_prefix + "-" + std::to_string(i));
-    ASSIGN_OR_RETURN(ColumnWriter writer,
-                     ColumnWriter::create(storage, spill.paths_.back(),
-                                          static_cast<std::uint32_t>(layout.bytes()), buffer));
+    ASSIGN_OR_RETURN(
+        ColumnWriter writer,
+        ColumnWriter::create(storage, spill.paths_.back(),
+                             static_cast<std::uint32_t>(layout.bytes()), buffer, true));
     spill.writers_.push_back(std::move(writer));
   }
   return spill;
