@@ -6,6 +6,7 @@
 
 #include "common/rng.h"
 #include "data/schema.h"
+#include "launch/layout.h"
 #include "launch/suggest.h"
 #include "worker/dense_blocks.h"
 
@@ -270,10 +271,7 @@ class StreamSource final : public worker::BatchSource {
 
 }  // namespace
 
-std::uint32_t Plan::lanes() const {
-  const job::Cluster& cluster = job.spec.cluster();
-  return cluster.lanes() == 0 ? cluster.ps() : cluster.lanes();
-}
+std::uint32_t Plan::lanes() const { return lane_count(job.spec.cluster()); }
 
 std::int64_t Plan::staleness() const {
   switch (job.spec.train().mode()) {

@@ -35,6 +35,8 @@ class SchedulerThread {
   // Any thread.
   void request_stop();
   void peer_died(const std::string& peer);
+  // The run cannot go on: follow() returns soon, without a checkpoint.
+  void abandon() { runner_.stop(); }
 
   // Follows the run until it has ended: shows progress, passes an interrupt on, and calls `tick`
   // (may be empty) some times a second.

@@ -34,6 +34,12 @@ void catch_interrupts() {
   signal(SIGPIPE, SIG_IGN);
 }
 
+void ignore_interrupts() {
+  signal(SIGINT, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
+}
+
 bool interrupted() { return first_signal.load() != 0; }
 
 int interrupt_descriptor() { return pipe_ends[0]; }

@@ -6,6 +6,8 @@ namespace meander::launch {
 // Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once.
 // Call before threads are started. A pipe wakes whoever waits.
 void catch_interrupts();
+// For a process whose leader is told as well.
+void ignore_interrupts();
 bool interrupted();
 // Readable once interrupted() is true; -1 before catch_interrupts(). For poll(2).
 int interrupt_descriptor();

@@ -38,4 +38,7 @@ Status describe_plan(Context& context, const Plan& plan);
 using Run = std::function<Result<Outcome>(scheduler::SchedulerOptions)>;
 Status train_with(Context& context, const Plan& plan, const StartFlags& flags, const Run& run);
 
+// Trains as the role of this rank: 0 the scheduler, then ps, then workers.
+Status train_under_mpi(Context& context, const TrainFlags& flags);
+
 }  // namespace meander::launch

@@ -3,6 +3,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
+#include "launch/mpi.h"
 #include "launch/report.h"
 #include "launch/train.h"
 
@@ -10,6 +11,7 @@ namespace meander::launch {
 namespace {
 
 Status train(Context& context, const TrainFlags& flags) {
+  if (MpiWorld::is_present()) return train_under_mpi(context, flags);
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.job, flags.sets));
   if (flags.dry_run) return describe_plan(context, plan);
   return train_with(context, plan, flags.start, [&](scheduler::SchedulerOptions options) {

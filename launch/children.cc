@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/children.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+
+namespace meander::launch {
+namespace {
+
+constexpr int kPermanentMax = 127;  // exit codes up to this say: trying again is no use
+constexpr Duration kPoll = std::chrono::milliseconds(20);
+
+// In the child, between fork and exec: only what is safe there.
+[[noreturn]] void become(const char* program, char* const* arguments, int output, pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);  // it died before the line above
+  setpgid(0, 0);                      // Ctrl-C is for the parent, who stops us in order
+  dup2(output, STDERR_FILENO);
+  const int nowhere = open("/dev/null", O_RDWR);
+  dup2(nowhere, STDIN_FILENO);
+  dup2(nowhere, STDOUT_FILENO);
+  execv(program, arguments);
+  _exit(126);
+}
+
+std::string exit_text(int wait_status) {
+  if (WIFSIGNALED(wait_status)) {
+    return std::string("was ended by a signal (") + strsignal(WTERMSIG(wait_status)) + ")";
+  }
+  return "left with code " + std::to_string(WEXITSTATUS(wait_status));
+}
+
+}  // namespace
+
+Children::Children(std::string program, const Clock& clock, OnDeath on_death)
+    : program_(std::move(program)), clock_(clock), on_death_(std::move(on_death)) {}
+
+Children::~Children() {
+  for (Child& child : children_) {
+    if (child.pid > 0) kill(child.pid, SIGKILL);
+  }
+  for (Child& child : children_) {
+    if (child.pid > 0) waitpid(child.pid, nullptr, 0);
+    relay(child);
+    if (child.output >= 0) close(child.output);
+  }
+}
+
+Status Children::start(const std::string& name, std::vector<std::string> arguments,
+                       std::vector<std::string> peers) {
+  Child child;
+  child.name = name;
+  child.arguments = std::move(arguments);
+  child.peers = std::move(peers);
+  children_.push_back(std::move(child));
+  return spawn(children_.back());
+}
+
+Status Children::spawn(Child& child) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return failed(std::string("pipe: ") + std::strerror(errno));
+  fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  std::string own_name = "meander";
+  std::vector<char*> arguments = {own_name.data()};
+  for (std::string& argument : child.arguments) arguments.push_back(argument.data());
+  arguments.push_back(nullptr);
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid == 0) become(program_.c_str(), arguments.data(), ends[1], parent);
+  close(ends[1]);
+  if (pid < 0) {
+    close(ends[0]);
+    return failed("cannot start " + child.name + ": " + std::strerror(errno));
+  }
+  child.pid = pid;
+  child.output = ends[0];
+  child.started = clock_.now();
+  child.due = kNever;
+  return {};
+}
+
+// Passes on what it has said, each line with its name.
+void Children::relay(Child& child) {
+  char bytes[4096];
+  while (child.output >= 0) {
+    const ssize_t count = read(child.output, bytes, sizeof bytes);
+    if (count <= 0) break;
+    child.said.append(bytes, static_cast<std::size_t>(count));
+    for (std::size_t end; (end = child.said.find('\n')) != std::string::npos;) {
+      std::fprintf(stderr, "[%s] %s\n", child.name.c_str(), child.said.substr(0, end).c_str());
+      child.said.erase(0, end + 1);
+    }
+  }
+}
+
+Status Children::on_exit(Child& child, int wait_status) {
+  relay(child);
+  close(child.output);
+  child.output = -1;
+  child.pid = -1;
+  if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
+    child.is_done = true;
+    return {};
+  }
+  on_death_(child.peers);
+  const TimePoint now = clock_.now();
+  const std::string what = child.name + " " + exit_text(wait_status);
+  if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) <= kPermanentMax) {
+    return failed(what + "; what it said is above");
+  }
+  if (now - child.started >= kSteady) child.failures = 0;
+  if (++child.failures > kRestartsMax) {
+    return failed(what + ", " + std::to_string(child.failures) + " times in a row: giving up");
+  }
+  const Duration wait = std::min(kLastWait, kFirstWait * (1 << (child.failures - 1)));
+  child.due = now + wait;
+  std::fprintf(stderr, "%s; starting it again\n", what.c_str());
+  return {};
+}
+
+Status Children::tend() {
+  for (Child& child : children_) {
+    relay(child);
+    int wait_status = 0;
+    if (child.pid > 0 && waitpid(child.pid, &wait_status, WNOHANG) == child.pid) {
+      RETURN_IF_ERROR(on_exit(child, wait_status));
+    }
+    if (child.pid < 0 && child.due <= clock_.now()) {
+      RETURN_IF_ERROR(spawn(child));
+      ++restarts_;
+    }
+  }
+  return {};
+}
+
+void Children::leave() {
+  const TimePoint deadline = clock_.now() + kLeaveWait;
+  for (Child& child : children_) {
+    while (child.pid > 0 && clock_.now() < deadline) {
+      relay(child);
+      if (waitpid(child.pid, nullptr, WNOHANG) == child.pid) child.pid = -1;
+      if (child.pid > 0) std::this_thread::sleep_for(kPoll);
+    }
+  }
+}
+
+}  // namespace meander::launch

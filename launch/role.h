@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "launch/cli.h"
+#include "launch/layout.h"
+#include "launch/roles.h"
+
+namespace meander::launch {
+
+// The lanes of one ps process.
+struct PsRole {
+  LaneRange lanes;
+  std::string scheduler;
+  std::string listen = "tcp://127.0.0.1:*";  // lane k of the process listens k ports above
+  std::string advertise;                     // host; empty: as bound, or this host's name
+};
+
+// Both run until the scheduler says Stop. kUnavailable: it fell silent. kInterrupted: a signal told
+// this process to leave; what it held goes to others.
+Status run_ps(const Context& context, Process& process, const PsRole& role);
+Status run_worker(const Context& context, Process& process, const Plan& plan, std::uint32_t index,
+                  const std::string& scheduler);
+
+}  // namespace meander::launch

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+
+#include "launch/layout.h"
+#include "launch/role.h"
+#include "launch/signals.h"
+#include "launch/train.h"
+
+namespace meander::launch {
+namespace {
+
+struct RoleFlags {
+  TrainFlags train;  // of the scheduler: --resume, --fresh
+  int index = -1;
+  std::string scheduler, listen, advertise;
+};
+
+Result<std::string> scheduler_address(const RoleFlags& flags, const job::Cluster& cluster) {
+  if (!flags.scheduler.empty()) return flags.scheduler;
+  if (!cluster.scheduler().empty()) return cluster.scheduler();
+  return invalid(
+      "where is the scheduler? give --scheduler tcp://host:port, MEANDER_SCHEDULER or "
+      "cluster.scheduler in the job");
+}
+
+// On loopback, at the port that the others are told.
+std::string default_listen(const job::Cluster& cluster) {
+  const std::size_t colon = cluster.scheduler().rfind(':');
+  const bool has_port = colon != std::string::npos && colon > 5;
+  return "tcp://127.0.0.1:" + (has_port ? cluster.scheduler().substr(colon + 1) : "7077");
+}
+
+Status scheduler(Context& context, const RoleFlags& flags) {
+  ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.train.job, flags.train.sets));
+  return train_with(
+      context, plan, flags.train.start,
+      [&](scheduler::SchedulerOptions options) -> Result<Outcome> {
+        Process process(context.clock, *context.storage, 1);
+        const std::string listen =
+            flags.listen.empty() ? default_listen(plan.job.spec.cluster()) : flags.listen;
+        ASSIGN_OR_RETURN(auto thread, SchedulerThread::start(process, listen, std::move(options)));
+        context.note("scheduler at " + thread->endpoint());
+        return thread->follow(context, {});
+      });
+}
+
+Status ps(Context& context, const RoleFlags& flags) {
+  ASSIGN_OR_RETURN(const LoadedJob job,
+                   load_job(*context.storage, flags.train.job, flags.train.sets));
+  const job::Cluster& cluster = job.spec.cluster();
+  PsRole role;
+  ASSIGN_OR_RETURN(role.scheduler, scheduler_address(flags, cluster));
+  Process process(context.clock, *context.storage, cluster.threads());
+  ASSIGN_OR_RETURN(const std::uint32_t index, own_index(flags.index, process.host, cluster.ps()));
+  role.lanes = lanes_of(index, cluster.ps(), lane_count(cluster));
+  if (!flags.listen.empty()) role.listen = flags.listen;
+  role.advertise = flags.advertise;
+  catch_interrupts();
+  return run_ps(context, process, role);
+}
+
+Status worker(Context& context, const RoleFlags& flags) {
+  ASSIGN_OR_RETURN(LoadedJob job, load_job(*context.storage, flags.train.job, flags.train.sets));
+  ASSIGN_OR_RETURN(const Plan plan, make_plan(*context.storage, std::move(job)));
+  const job::Cluster& cluster = plan.job.spec.cluster();
+  ASSIGN_OR_RETURN(const std::string address, scheduler_address(flags, cluster));
+  Process process(context.clock, *context.storage, cluster.threads());
+  ASSIGN_OR_RETURN(const std::uint32_t index,
+                   own_index(flags.index, process.host, cluster.workers()));
+  catch_interrupts();
+  return run_worker(context, process, plan, index, address);
+}
+
+using RunRole = Status (*)(Context&, const RoleFlags&);
+
+CLI::App& add_role(CLI::App& app, Context& context, const std::string& name,
+                   const std::string& description, const std::string& example, RunRole run,
+                   std::shared_ptr<RoleFlags>& flags) {
+  CLI::App& command = add_command(app, context, name, description, example);
+  flags = std::make_shared<RoleFlags>();
+  command.callback([&context, flags, run] {
+    context.action = [&context, flags, run] { return run(context, *flags); };
+  });
+  return command;
+}
+
+void add_member_flags(CLI::App& command, RoleFlags& flags) {
+  add_job_flags(command, flags.train.job, flags.train.sets);
+  command.add_option("--index", flags.index,
+                     "which of its kind; else JOB_COMPLETION_INDEX, or the host name's ordinal");
+  command.add_option("--scheduler", flags.scheduler,
+                     "tcp://host:port of the scheduler; else cluster.scheduler of the job");
+}
+
+}  // namespace
+
+void add_roles(CLI::App& app, Context& context) {
+  std::shared_ptr<RoleFlags> flags;
+  CLI::App& first =
+      add_role(app, context, "scheduler",
+               "Runs the scheduler of a job in the foreground, and reports its end.",
+               "meander scheduler job.yaml --listen tcp://0.0.0.0:7077", scheduler, flags);
+  add_train_flags(first, flags->train);
+  first.add_option("--listen", flags->listen,
+                   "where lanes and workers connect to; loopback, port 7077 by default");
+
+  CLI::App& second =
+      add_role(app, context, "ps", "Runs the lanes of one ps in the foreground.",
+               "meander ps job.yaml --index 0 --scheduler tcp://10.0.0.1:7077", ps, flags);
+  add_member_flags(second, *flags);
+  second.add_option("--listen", flags->listen,
+                    "where workers connect to (its further lanes: the ports after that); loopback, "
+                    "any port by default");
+  second.add_option("--advertise", flags->advertise, "host name or address that workers use");
+
+  CLI::App& third =
+      add_role(app, context, "worker", "Runs one worker in the foreground.",
+               "meander worker job.yaml --index 0 --scheduler tcp://10.0.0.1:7077", worker, flags);
+  add_member_flags(third, *flags);
+}
+
+}  // namespace meander::launch
