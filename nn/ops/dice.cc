@@ -22,12 +22,41 @@ struct DiceParts {
   OpParam alpha, mean, variance;
 };
 
-// What forward keeps: the gate p of every element, and of each column mu and s.
+// What forward keeps: the gate p of every element, and of each column mu, s and 1 / (s + 1e-9).
 struct Saved {
   float* gate;
   float* mean;
   float* deviation;
+  float* inverse;
 };
+
+// One row of each matrix, n columns.
+
+void mix_row(const float* __restrict x, const float* __restrict p, const float* __restrict alpha,
+             float* __restrict out, std::int32_t n) {
+  for (std::int32_t c = 0; c < n; ++c) out[c] = x[c] * (p[c] + (1 - p[c]) * alpha[c]);
+}
+
+// The direct way to x; mix_row() back.
+void mix_row_backward(const float* __restrict dout, const float* __restrict p,
+                      const float* __restrict alpha, float* __restrict dx, std::int32_t n) {
+  for (std::int32_t c = 0; c < n; ++c) dx[c] += dout[c] * (p[c] + (1 - p[c]) * alpha[c]);
+}
+
+// dz of the row, and its share of the sums over rows: of alpha's gradient, of dz, of dz * (x - mu).
+void gate_row_backward(const float* __restrict x, const float* __restrict dout,
+                       const float* __restrict p, const float* __restrict alpha,
+                       const float* __restrict mean, float* __restrict dz, float* __restrict dalpha,
+                       float* __restrict sum_dz, float* __restrict sum_dz_d, std::int32_t n) {
+  for (std::int32_t c = 0; c < n; ++c) {
+    const float dy_x = dout[c] * x[c], q = 1 - p[c];
+    const float dz_c = dy_x * (1 - alpha[c]) * p[c] * q;
+    dz[c] = dz_c;
+    dalpha[c] += dy_x * q;
+    sum_dz[c] += dz_c;
+    sum_dz_d[c] += dz_c * (x[c] - mean[c]);
+  }
+}
 
 class Dice final : public Op {
  public:
@@ -44,9 +73,9 @@ class Dice final : public Op {
     at_.variance.place(params);
   }
   std::size_t saved_floats(const Layout& layout) const override {
-    return elements(layout) + 2 * static_cast<std::size_t>(at_.width);
+    return elements(layout) + 3 * static_cast<std::size_t>(at_.width);
   }
-  // In backward: dLoss/d(x - mu) / s of every element, then two sums of each column.
+  // In backward: dz of every element, then two sums of each column.
   std::size_t scratch_floats(const Layout& layout) const override {
     return elements(layout) + 2 * static_cast<std::size_t>(at_.width);
   }
@@ -59,20 +88,20 @@ class Dice final : public Op {
     } else {
       take_batch(x, saved);
     }
+    for (std::int32_t c = 0; c < x.cols; ++c) {
+      saved.inverse[c] = 1.0f / (saved.deviation[c] + kEpsilon);
+    }
     const float* alpha = at_.alpha.in(context.params);
     for (std::int32_t r = 0; r < x.rows; ++r) {
       float* __restrict z = gate_row(saved, r);
       const float* __restrict from = x.row(r);
       for (std::int32_t c = 0; c < x.cols; ++c) {
-        z[c] = (from[c] - saved.mean[c]) / (saved.deviation[c] + kEpsilon);
+        z[c] = (from[c] - saved.mean[c]) * saved.inverse[c];
       }
     }
     kernels().sigmoid(saved.gate, saved.gate, static_cast<std::size_t>(x.rows) * x.cols);
     for (std::int32_t r = 0; r < x.rows; ++r) {
-      const float* __restrict p = gate_row(saved, r);
-      const float* __restrict from = x.row(r);
-      float* __restrict to = out.row(r);
-      for (std::int32_t c = 0; c < x.cols; ++c) to[c] = from[c] * (p[c] + (1 - p[c]) * alpha[c]);
+      mix_row(x.row(r), gate_row(saved, r), alpha, out.row(r), x.cols);
     }
   }
 
@@ -83,18 +112,30 @@ class Dice final : public Op {
     float* sum_dz = context.scratch + elements(*context.layout);
     float* sum_dz_d = sum_dz + at_.width;
     std::fill_n(sum_dz, 2 * at_.width, 0.0f);
-    for (std::int32_t r = 0; r < x.rows; ++r) backward_row(context, saved, r, sum_dz, sum_dz_d);
+    for (std::int32_t r = 0; r < x.rows; ++r) {
+      gate_row_backward(x.row(r), context.grad(at_.out).row(r), gate_row(saved, r),
+                        at_.alpha.in(context.params), saved.mean, dz_row(context, r),
+                        at_.alpha.in(context.dparams), sum_dz, sum_dz_d, at_.width);
+    }
     if (keeps_statistics()) add_statistics(context, saved);
     if (dx.data == nullptr) return;
-    const float n = static_cast<float>(x.rows);
+    // From sums to factors: dx += dz / u + by_mean + by_deviation * d.
+    float* __restrict by_mean = sum_dz;
+    float* __restrict by_deviation = sum_dz_d;
+    const float share = 1.0f / static_cast<float>(x.rows);
+    for (std::int32_t c = 0; c < at_.width; ++c) {
+      by_mean[c] *= -share * saved.inverse[c];
+      by_deviation[c] *= -share * saved.inverse[c] * saved.inverse[c] / saved.deviation[c];
+    }
     for (std::int32_t r = 0; r < x.rows; ++r) {
-      const float* __restrict dz = context.scratch + static_cast<std::size_t>(r) * at_.width;
+      mix_row_backward(context.grad(at_.out).row(r), gate_row(saved, r),
+                       at_.alpha.in(context.params), dx.row(r), at_.width);
+      const float* __restrict dz = dz_row(context, r);
       const float* __restrict from = x.row(r);
       float* __restrict to = dx.row(r);
       for (std::int32_t c = 0; c < at_.width; ++c) {
-        const float u = saved.deviation[c] + kEpsilon;
-        const float by_deviation = -sum_dz_d[c] / (u * u * saved.deviation[c] * n);
-        to[c] += (dz[c] - sum_dz[c] / n) / u + by_deviation * (from[c] - saved.mean[c]);
+        to[c] +=
+            dz[c] * saved.inverse[c] + by_mean[c] + by_deviation[c] * (from[c] - saved.mean[c]);
       }
     }
   }
@@ -124,10 +165,14 @@ class Dice final : public Op {
   }
   Saved saved_in(const OpContext& context) const {
     float* mean = context.saved + elements(*context.layout);
-    return {context.saved, mean, mean + at_.width};
+    return {context.saved, mean, mean + at_.width, mean + 2 * at_.width};
   }
   float* gate_row(const Saved& saved, std::int32_t r) const {
     return saved.gate + static_cast<std::size_t>(r) * at_.width;
+  }
+
+  float* dz_row(const OpContext& context, std::int32_t r) const {
+    return context.scratch + static_cast<std::size_t>(r) * at_.width;
   }
 
   void take_moving(const float* params, const Saved& saved) const {
@@ -158,27 +203,6 @@ class Dice final : public Op {
     for (std::int32_t c = 0; c < at_.width; ++c) {
       deviation[c] = std::sqrt(deviation[c] * scale + kEpsilon);
     }
-  }
-
-  void backward_row(const OpContext& context, const Saved& saved, std::int32_t r,
-                    float* __restrict sum_dz, float* __restrict sum_dz_d) const {
-    const float* __restrict x = context.value(at_.x).row(r);
-    const float* __restrict dy = context.grad(at_.out).row(r);
-    const float* __restrict p = gate_row(saved, r);
-    const float* __restrict alpha = at_.alpha.in(context.params);
-    float* __restrict dalpha = at_.alpha.in(context.dparams);
-    float* __restrict dz = context.scratch + static_cast<std::size_t>(r) * at_.width;
-    for (std::int32_t c = 0; c < at_.width; ++c) {
-      const float dy_x = dy[c] * x[c];
-      dz[c] = dy_x * (1 - alpha[c]) * p[c] * (1 - p[c]);
-      dalpha[c] += dy_x * (1 - p[c]);
-      sum_dz[c] += dz[c];
-      sum_dz_d[c] += dz[c] * (x[c] - saved.mean[c]);
-    }
-    const Matrix dx = context.grad(at_.x);
-    if (dx.data == nullptr) return;
-    float* __restrict to = dx.row(r);
-    for (std::int32_t c = 0; c < at_.width; ++c) to[c] += dy[c] * (p[c] + (1 - p[c]) * alpha[c]);
   }
 
   void add_statistics(const OpContext& context, const Saved& saved) const {
