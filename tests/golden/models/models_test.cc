@@ -13,11 +13,11 @@ namespace meander::models {
 namespace {
 
 // We compute in float32: seven digits, of which long sums and gates (exact to 3e-7) take two.
-constexpr double kLogitTolerance = 2e-5;
-constexpr double kLossTolerance = 2e-6;
+constexpr double kLogitTolerance = 1e-5;
+constexpr double kLossTolerance = 1e-6;
 // Relative to the largest gradient of the same parameter or table: each is a sum of terms that
 // partly cancel, so its rounding is that of the terms.
-constexpr double kGradientTolerance = 5e-5;
+constexpr double kGradientTolerance = 2e-5;
 // A softmax does not feel a shift of its scores, so the last bias of attention has a gradient of 0.
 constexpr double kGradientFloor = 1e-8;
 // Ten steps of Adam: a gradient that is almost 0 moves its weight by up to the rate, in the
