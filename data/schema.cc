@@ -128,7 +128,9 @@ Result<std::int64_t> parse_time_ms(std::string_view text) {
   std::int64_t ms = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ms);
   if (error == std::errc() && end == text.data() + text.size()) return ms;
-  return invalid("'" + std::string(text) +
+  std::string message("'");
+  message.append(text);
+  return invalid(message +
                  "' is not a time; write 2017-10-08, 2017-10-08T06:00:00 (UTC) or milliseconds");
 }
 

@@ -90,13 +90,13 @@ Schema schema_of(Format format, bool is_ratings) {
                       {"os", ColumnRole::kContext, i},     {"country", ColumnRole::kContext, i},
                       {"region", ColumnRole::kContext, i}, {"referrer", ColumnRole::kContext, i}};
   } else if (format == Format::kMl100k) {
-    schema.delimiter = "\t";
+    schema.delimiter = std::string("\t");
     schema.time_unit = TimeUnit::kSeconds;
     schema.columns = {{"user_id:token", ColumnRole::kUser, i},
                       {"item_id:token", ColumnRole::kItem, i},
                       {"timestamp:float", ColumnRole::kTime, ColumnType::kFloat}};
   } else if (format == Format::kMl1m && is_ratings) {
-    schema.delimiter = "::";
+    schema.delimiter = std::string("::");
     schema.header = false;
     schema.time_unit = TimeUnit::kSeconds;
     schema.columns = {{"user", ColumnRole::kUser, i},
@@ -131,7 +131,7 @@ Result<Source> Source::open(Storage& storage, const PrepareOptions& options) {
     source.schema_ = options.schema;
   }
   if (source.schema_.delimiter.empty()) {
-    source.schema_.delimiter = options.format == Format::kTsv ? "\t" : ",";
+    source.schema_.delimiter.push_back(options.format == Format::kTsv ? '\t' : ',');
   }
   source.shape_ = shape_of(source.schema_);
   RETURN_IF_ERROR(source.find_names(options));
