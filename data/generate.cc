@@ -5,7 +5,7 @@
 #include <boost/json.hpp>
 #include <charconv>
 #include <cmath>
-#include <cstring>
+#include <limits>
 #include <numbers>
 #include <numeric>
 #include <string_view>
@@ -19,7 +19,10 @@ namespace {
 
 constexpr std::int64_t kFirstMs = 1'704'067'200'000;  // 2024-01-01T00:00:00Z
 constexpr double kSpanMs = 14.0 * 24 * 3600 * 1000;   // of the whole log, in the mean
-constexpr double kActivitySpread = 0.7;               // of the log of a user's activity
+constexpr std::size_t kHistory = 50;         // what a user has seen: events before this one
+constexpr std::size_t kRing = kHistory + 1;  // with this one
+constexpr int kTriesMax = 20;                // to click, or draw, something not yet seen
+constexpr double kActivitySpread = 0.7;      // of the log of a user's activity
 constexpr std::uint64_t kUsersMax = std::uint64_t{1} << 31;
 constexpr std::uint64_t kItemsMax = std::uint64_t{1} << 31;
 constexpr std::uint32_t kCategoriesMax = 4096;
@@ -94,7 +97,8 @@ class Generator {
                                  options.popularity)),
         logits_(options.users * options.categories),
         chance_(options.categories),
-        last_(options.users),
+        users_(options.users),
+        ring_(options.users * kRing),
         last_chance_(options.users * options.categories),
         item_clicks_(options.items) {}
 
@@ -109,11 +113,6 @@ class Generator {
   }
 
  private:
-  struct Last {
-    std::uint32_t events = 0;  // of the user so far
-    std::uint32_t item = 0;    // of the newest, from 0
-  };
-
   Status write(const std::string& directory) {
     const std::string truth = join_path(directory, "truth");
     RETURN_IF_ERROR(storage_.make_directories(truth));
@@ -207,15 +206,28 @@ class Generator {
     // Item i is of category i % C, and the more popular the smaller it is.
     const std::uint64_t in_category =
         (options_.items - category + options_.categories - 1) / options_.categories;
-    const std::uint64_t item = popularity_.draw(rng_, in_category) * options_.categories + category;
-
+    const auto draw = [&] {
+      return popularity_.draw(rng_, in_category) * options_.categories + category;
+    };
+    std::uint64_t item = draw();
+    for (int tries = 0; has_seen(user, users_[user], item) && tries < kTriesMax; ++tries) {
+      item = draw();
+    }
     const double mean_gap = kSpanMs / static_cast<double>(options_.events);
     time_ms_ += -std::log(1 - rng_.uniform()) * mean_gap;
-    ++last_[user].events;
-    last_[user].item = static_cast<std::uint32_t>(item);
+    ring_[user * kRing + users_[user] % kRing] = static_cast<std::uint32_t>(item);
+    ++users_[user];
     std::copy(chance_.begin(), chance_.end(), last_chance_.begin() + user * options_.categories);
     ++item_clicks_[item];
     return write_line(kFirstMs + static_cast<std::int64_t>(time_ms_), user + 1, item + 1, category);
+  }
+
+  // Whether `item` is among the kHistory events of the user before number `event`.
+  bool has_seen(std::uint64_t user, std::uint64_t event, std::uint64_t item) const {
+    for (std::uint64_t e = event - std::min<std::uint64_t>(event, kHistory); e < event; ++e) {
+      if (ring_[user * kRing + e % kRing] == item) return true;
+    }
+    return false;
   }
 
   void append_number(std::string_view before, std::uint64_t number) {
@@ -252,36 +264,81 @@ class Generator {
 
   void fill_report() {
     report_.events = options_.events;
-    for (const Last& last : last_) report_.users += last.events > 0;
+    for (const std::uint32_t events : users_) report_.users += events > 0;
     for (const std::uint64_t clicks : item_clicks_) report_.items += clicks > 0;
     report_.oracle_auc = oracle_auc();
   }
 
-  // The last event of each user who has others, against an item drawn by its clicks in the rest of
-  // the log. The score is how much likelier the user is to want the category than the log's
-  // average: of all scores that know the interest, the one that tells the two apart best.
-  double oracle_auc() {
-    for (const Last& last : last_) item_clicks_[last.item] -= last.events > 1;
-    std::vector<double> share(options_.categories), weights(options_.items);
+  // What the oracle knows of all users and of one: see docs/generator.md.
+  struct Oracle {
+    std::vector<double> share;  // (categories) of all clicks
+    std::vector<double> seen;   // (categories) of the category's clicks, those on items seen
+    double clicks = 0;
+    double unseen = 0;  // share of all clicks on items not seen
+  };
+
+  std::uint64_t last_item(std::uint64_t user) const {
+    return ring_[user * kRing + (users_[user] - 1) % kRing];
+  }
+
+  Oracle ask_oracle() const {
+    Oracle oracle{std::vector<double>(options_.categories),
+                  std::vector<double>(options_.categories)};
     for (std::uint64_t i = 0; i < options_.items; ++i) {
-      weights[i] = static_cast<double>(item_clicks_[i]);
-      share[i % options_.categories] += weights[i];
+      oracle.clicks += static_cast<double>(item_clicks_[i]);
+      oracle.share[i % options_.categories] += static_cast<double>(item_clicks_[i]);
     }
-    const Weighted by_clicks(std::move(weights));
+    for (double& share : oracle.share) share /= oracle.clicks;
+    return oracle;
+  }
+
+  void look_at_history(std::uint64_t user, Oracle& oracle) const {
+    const std::uint64_t last = users_[user] - 1;
+    std::vector<std::uint64_t> items;
+    for (std::uint64_t e = last - std::min<std::uint64_t>(last, kHistory); e < last; ++e) {
+      items.push_back(ring_[user * kRing + e % kRing]);
+    }
+    std::sort(items.begin(), items.end());
+    items.erase(std::unique(items.begin(), items.end()), items.end());
+    std::fill(oracle.seen.begin(), oracle.seen.end(), 0);
+    oracle.unseen = 1;
+    for (const std::uint64_t item : items) {
+      const double share = static_cast<double>(item_clicks_[item]) / oracle.clicks;
+      oracle.seen[item % options_.categories] += share;
+      oracle.unseen -= share;
+    }
+    for (std::size_t c = 0; c < oracle.seen.size(); ++c) {
+      oracle.seen[c] /= std::max(oracle.share[c], 1e-9);
+    }
+  }
+
+  float score(std::uint64_t user, std::uint64_t item, const Oracle& oracle) const {
+    if (has_seen(user, users_[user] - 1, item)) return std::numeric_limits<float>::max();
+    const std::size_t category = item % options_.categories;
+    const double chance = last_chance_[user * options_.categories + category];
+    return static_cast<float>(chance / std::max(1 - oracle.seen[category], 1e-6) /
+                              std::max(oracle.share[category], 1e-9) * oracle.unseen);
+  }
+
+  double oracle_auc() {
+    for (std::uint64_t user = 0; user < options_.users; ++user) {
+      if (users_[user] > 1) --item_clicks_[last_item(user)];
+    }
+    Oracle oracle = ask_oracle();
+    const Weighted by_clicks({item_clicks_.begin(), item_clicks_.end()});
     Rng rng(hash64(options_.seed, 3));
     std::vector<float> positive, negative;
     for (std::uint64_t user = 0; user < options_.users; ++user) {
-      const Last& last = last_[user];
-      if (last.events < 2) continue;
-      std::size_t other = by_clicks.draw(rng);
-      for (int tries = 0; other == last.item && tries < 100; ++tries) other = by_clicks.draw(rng);
-      const auto score = [&](std::size_t item) {
-        const std::size_t category = item % options_.categories;
-        const double chance = last_chance_[user * options_.categories + category];
-        return static_cast<float>(chance / std::max(share[category], 1.0));
-      };
-      positive.push_back(score(last.item));
-      negative.push_back(score(other));
+      if (users_[user] < 2) continue;
+      const std::uint64_t item = last_item(user);
+      std::uint64_t other = by_clicks.draw(rng);
+      for (int tries = 0; tries < 10 * kTriesMax; ++tries) {
+        if (other != item && !has_seen(user, users_[user] - 1, other)) break;
+        other = by_clicks.draw(rng);
+      }
+      look_at_history(user, oracle);
+      positive.push_back(score(user, item, oracle));
+      negative.push_back(score(user, other, oracle));
     }
     return positive.empty() ? 0.5 : auc_of(positive, negative);
   }
@@ -325,8 +382,9 @@ class Generator {
   std::vector<float> logits_;  // (users, categories)
   std::vector<float> chance_;  // (categories) of the event in hand
   double time_ms_ = 0;
-  std::vector<Last> last_;
-  std::vector<float> last_chance_;  // (users, categories) at each user's newest event
+  std::vector<std::uint32_t> users_;  // events of each user so far
+  std::vector<std::uint32_t> ring_;   // (users, kRing) items of a user's newest events
+  std::vector<float> last_chance_;    // (users, categories) at each user's newest event
   std::vector<std::uint64_t> item_clicks_;
   std::unique_ptr<WritableFile> events_, interest_;
   std::string text_;

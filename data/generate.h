@@ -26,11 +26,12 @@ struct GenerateOptions {
 
 struct GenerateReport {
   std::uint64_t users = 0, items = 0, events = 0;  // that occur in the log
-  // AUC of the true interest over each user's last event against one negative by popularity.
+  // AUC of the true interest over each user's last event, against one negative by popularity that
+  // is not in its history: what a model reaches at best.
   double oracle_auc = 0;
 };
 
-// Memory O(users * categories + items). Errors: kInvalid (options), kExhausted, kFailed.
+// Memory O(users * (categories + 50) + items). Errors: kInvalid (options), kExhausted, kFailed.
 Result<GenerateReport> generate(Storage& storage, const GenerateOptions& options);
 
 }  // namespace meander::data

@@ -53,8 +53,8 @@ struct Protocol {
 
 Protocol protocol_of(Format format) {
   Protocol protocol;
-  protocol.draw.exclude = Exclude::kUser;
   if (format == Format::kMl1m || format == Format::kMl100k) {
+    protocol.draw.exclude = Exclude::kUser;
     protocol.split.min_history = 5;
     protocol.split.targets_last = 50;
   }
@@ -63,7 +63,6 @@ Protocol protocol_of(Format format) {
     protocol.split.holdout = {Holdout::kTime, parse_time_ms("2017-10-13").value()};
     protocol.split.min_history = 2;
     protocol.draw.kind = NegativeKind::kRecent;
-    protocol.draw.exclude = Exclude::kHistory;
     protocol.negatives_file = "globo_test_neg.txt.zst";
   }
   return protocol;

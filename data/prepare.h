@@ -55,7 +55,7 @@ struct PrepareOptions {
   // Test negatives: of this file those it lists ([protocol/ beside the input, for ml-1m and
   // globo]), the others drawn once by `test_draw`.
   std::string test_negatives;
-  std::optional<NegativesSpec> test_draw;  // [kPopular, 1, exclude the user's own]
+  std::optional<NegativesSpec> test_draw;  // [kPopular, 1, exclude the history]
   std::uint64_t test_seed = 20171013;
   std::uint32_t history = 50;  // what Exclude::kHistory looks back in test draws
 

@@ -89,7 +89,7 @@ TEST(Generate, OracleKnowsMoreTheMoreFocusedTheUsersAre) {
     options.focus = focus;
     auc.push_back(generate(*storage, options).value().oracle_auc);
   }
-  EXPECT_NEAR(auc[0], 0.5, 0.03);  // nobody wants anything in particular
+  EXPECT_NEAR(auc[0], 0.5, 0.08);  // nobody wants anything, but for what they have not seen yet
   EXPECT_GT(auc[1], 0.65);
   EXPECT_GT(auc[2], auc[1] + 0.1);
   EXPECT_LT(auc[2], 1);
