@@ -357,6 +357,25 @@ scheduler::SchedulerOptions scheduler_options(const Plan& plan, std::uint64_t cl
   return options;
 }
 
+Result<std::uint64_t> samples_until(const Plan& plan, const manifest::Manifest* manifest) {
+  std::uint64_t samples = 0;
+  for (std::uint32_t i = 0; i < plan.workers(); ++i) {
+    data::StreamSpec spec = plan.train;
+    spec.index = i;
+    ASSIGN_OR_RETURN(const auto stream, data::Stream::open(plan.log, spec));
+    std::uint64_t next = manifest == nullptr ? stream->batches() : 0;
+    if (manifest != nullptr) {
+      for (const manifest::Stream& position : manifest->streams()) {
+        if (position.stream() == i) next = position.ended() ? stream->batches() : position.next();
+      }
+    }
+    const std::uint64_t group = 1 + spec.negatives.per_target();
+    const std::uint64_t full = std::max<std::uint64_t>(1, spec.batch / group) * group;
+    samples += next >= stream->batches() ? stream->samples() : next * full;
+  }
+  return samples;
+}
+
 worker::OpenStream open_stream(const Plan& plan) {
   return [log = plan.log, spec = plan.train](
              std::uint32_t index,

@@ -9,6 +9,7 @@
 #include "launch/job.h"
 #include "models/model.h"
 #include "nn/graph.h"
+#include "proto/manifest.pb.h"
 #include "proto/wire.pb.h"
 #include "scheduler/scheduler.h"
 #include "worker/worker.h"
@@ -41,6 +42,10 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job);
 
 // The scheduler's part; where to restore from is left to the caller. `cluster`: id of the run.
 scheduler::SchedulerOptions scheduler_options(const Plan& plan, std::uint64_t cluster);
+
+// Samples that are trained once every stream of `manifest` stands where it says; without positions
+// (null) the whole pass. What workers report falls short of it when one dies before its heartbeat.
+Result<std::uint64_t> samples_until(const Plan& plan, const manifest::Manifest* manifest);
 
 // The worker's sources of batches. They share the plan's log.
 worker::OpenStream open_stream(const Plan& plan);

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -35,7 +36,9 @@ const char* phase_name(scheduler::Progress::Phase phase) {
 
 std::string bar(double done) {
   const int full = static_cast<int>(std::lround(done * kBarWidth));
-  return "[" + std::string(full, '=') + std::string(kBarWidth - full, ' ') + "] ";
+  std::string text(kBarWidth, ' ');
+  std::fill_n(text.begin(), full, '=');
+  return '[' + text + "] ";
 }
 
 }  // namespace

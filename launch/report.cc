@@ -47,13 +47,13 @@ boost::json::value json_number(double value) {
 
 void report_training(Context& context, const Plan& plan, const Outcome& outcome) {
   const Accumulator& training = outcome.training;
-  const std::uint64_t own = training.samples - std::min(training.samples, outcome.samples_before);
+  const std::uint64_t own = outcome.samples - std::min(outcome.samples, outcome.samples_before);
   const double rate = outcome.seconds > 0 ? static_cast<double>(own) / outcome.seconds : kNotKnown;
   const double tail_auc = training.tail.samples() > 0 ? training.tail.auc() : kNotKnown;
   const double tail_loss = training.tail.samples() > 0 ? training.tail.log_loss() : kNotKnown;
   context.result = {{"job", plan.job.spec.name()},
                     {"model", plan.model.kind},
-                    {"samples", training.samples},
+                    {"samples", outcome.samples},
                     {"samples_this_run", own},
                     {"batches", training.batches},
                     {"seconds", outcome.seconds},

@@ -77,13 +77,9 @@ Snapshot SchedulerThread::snapshot() {
   return snapshot_;
 }
 
-void SchedulerThread::measure(TimePoint now, const Snapshot& snapshot) {
-  const scheduler::Progress::Phase phase = snapshot.progress.phase;
+void SchedulerThread::measure(TimePoint now, scheduler::Progress::Phase phase) {
   if (phase < scheduler::Progress::kTraining) return;
-  if (first_batch_ == kNever) {
-    first_batch_ = last_batch_ = now;
-    samples_before_ = snapshot.progress.samples;
-  }
+  if (first_batch_ == kNever) first_batch_ = last_batch_ = now;
   if (phase <= scheduler::Progress::kCutting) last_batch_ = now;
 }
 
@@ -99,7 +95,7 @@ Outcome SchedulerThread::follow(const Context& context, const std::function<void
       request_stop();
     }
     const Snapshot now = snapshot();
-    measure(clock_.now(), now);
+    measure(clock_.now(), now.progress.phase);
     line.show(clock_.now(), now);
     if (tick) tick();
   }
@@ -108,7 +104,6 @@ Outcome SchedulerThread::follow(const Context& context, const std::function<void
   outcome.last = take(scheduler_);
   outcome.training = scheduler_.training();
   outcome.held_out = scheduler_.held_out();
-  outcome.samples_before = samples_before_;
   if (first_batch_ != kNever) outcome.seconds = seconds(last_batch_ - first_batch_);
   outcome.generation_dir = scheduler_.generation_dir();
   outcome.manifest = scheduler_.manifest();

@@ -17,10 +17,11 @@ namespace meander::launch {
 struct Outcome {
   Status status;
   Snapshot last;
+  std::uint64_t samples = 0;         // trained, in the whole pass
+  std::uint64_t samples_before = 0;  // of them by the runs that this one went on from
   Accumulator training, held_out;
-  double seconds = 0;                // from the first batch to the last, checkpoints included
-  std::uint64_t samples_before = 0;  // trained by earlier runs that this one went on from
-  std::string generation_dir;        // the last checkpoint; empty: none
+  double seconds = 0;          // from the first batch to the last, checkpoints included
+  std::string generation_dir;  // the last checkpoint; empty: none
   manifest::Manifest manifest;
 };
 
@@ -46,7 +47,7 @@ class SchedulerThread {
   SchedulerThread(Process& process, std::unique_ptr<net::ZmqTransport> transport,
                   scheduler::SchedulerOptions options);
   Snapshot snapshot();
-  void measure(TimePoint now, const Snapshot& snapshot);
+  void measure(TimePoint now, scheduler::Progress::Phase phase);
 
   const Clock& clock_;
   std::unique_ptr<net::ZmqTransport> transport_;
@@ -56,7 +57,6 @@ class SchedulerThread {
   std::mutex mutex_;
   Snapshot snapshot_;  // under the mutex; written on the scheduler's thread
   TimePoint first_batch_ = kNever, last_batch_{};
-  std::uint64_t samples_before_ = 0;
   std::thread thread_;
 };
 

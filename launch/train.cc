@@ -67,6 +67,21 @@ std::uint64_t rows_of(const Plan& plan, std::size_t table) {
   return 0;
 }
 
+// What has been trained, by the streams' positions.
+Status count_samples(const Plan& plan, const Start& start, Outcome& outcome) {
+  if (!plan.trains) return {};
+  if (start.positions && !start.restore.empty()) {
+    ASSIGN_OR_RETURN(outcome.samples_before, samples_until(plan, &start.manifest));
+  }
+  if (outcome.status.ok() || !outcome.generation_dir.empty()) {
+    const bool whole = outcome.status.ok();
+    ASSIGN_OR_RETURN(outcome.samples, samples_until(plan, whole ? nullptr : &outcome.manifest));
+  } else {
+    outcome.samples = outcome.training.samples;
+  }
+  return {};
+}
+
 }  // namespace
 
 void add_job_flags(CLI::App& command, std::string& job, std::vector<std::string>& sets) {
@@ -132,6 +147,7 @@ Status train_with(Context& context, const Plan& plan, const StartFlags& flags, c
     outcome.generation_dir = start.restore;
     outcome.manifest = start.manifest;
   }
+  RETURN_IF_ERROR(count_samples(plan, start, outcome));
   report_training(context, plan, outcome);
   return outcome.status;
 }
