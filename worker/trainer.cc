@@ -20,6 +20,17 @@ std::int32_t groups_of(const data::Batch& batch) {
   return groups;
 }
 
+// Auxiliary negatives that count: valid ones, from the second step on.
+std::int32_t negatives_of(const data::Batch& batch) {
+  std::ptrdiff_t negatives = 0;
+  for (const data::Part& part : batch.parts) {
+    if (part.negative_valid.empty()) continue;
+    negatives += std::count_if(part.negative_valid.begin() + part.groups, part.negative_valid.end(),
+                               [](float valid) { return valid != 0; });
+  }
+  return static_cast<std::int32_t>(negatives);
+}
+
 }  // namespace
 
 std::span<float> Floats::take(std::size_t size) {
@@ -37,7 +48,8 @@ void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& 
                   .step_offset = part.step_offset,
                   .history_rows = 0,
                   .batch_groups = groups_of(batch),
-                  .batch_longest = static_cast<std::int32_t>(batch.longest)};
+                  .batch_longest = static_cast<std::int32_t>(batch.longest),
+                  .batch_negatives = negatives_of(batch)};
   if (!part.step_rows.empty()) {
     input.layout.history_rows = part.step_offset.back() + part.step_rows.back();
   }
