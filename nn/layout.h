@@ -27,7 +27,8 @@ struct Layout {
   std::span<const std::int32_t> step_rows;    // (T)
   std::span<const std::int32_t> step_offset;  // (T)
   std::int32_t history_rows = 0;              // N
-  // Of the whole batch, so that a part can scale its share of a mean.
+  // Of the whole batch, so that a part can scale its share of a mean. A Session sets them for ops,
+  // from the parts that it is given.
   std::int32_t batch_groups = 0;
   std::int32_t batch_longest = 0;
   std::int32_t batch_negatives = 0;  // valid auxiliary negatives after the first step

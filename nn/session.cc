@@ -65,6 +65,15 @@ void zero(float* data, std::size_t floats) {
   if (floats != 0) std::memset(data, 0, floats * sizeof(float));
 }
 
+// Valid negatives that have a state before them: all but those of the first step.
+std::int32_t negatives_of(const PartInput& part) {
+  const std::span<const float> valid = part.negative_valid;
+  CHECK_EQ(valid.size(), static_cast<std::size_t>(part.layout.history_rows));
+  const auto first = valid.begin() + part.layout.groups;
+  return static_cast<std::int32_t>(
+      std::count_if(first, valid.end(), [](float x) { return x != 0; }));
+}
+
 // What the ops of one scope work in: of one part, or of the whole batch.
 struct Workspace {
   Arena arena;
@@ -72,6 +81,7 @@ struct Workspace {
   std::size_t scratch_at = 0, dparams_at = 0;
   std::size_t zeroed_begin = 0, zeroed_end = 0;  // gradients: zero at the start of backward
   std::vector<Matrix> values, grads, dtables;
+  Layout layout;
   OpContext context;
   double loss = 0;
 
@@ -109,7 +119,6 @@ struct Session::Memory {
   Arena packed;
   std::vector<std::unique_ptr<Workspace>> parts;
   Workspace batch;
-  Layout batch_layout;
   std::vector<float> labels;
   // The step under way, for the tasks of the executor.
   const StepInput* input = nullptr;
@@ -155,35 +164,39 @@ void Session::Memory::begin(const StepInput& step, bool is_training) {
   CHECK_EQ(step.tables.size(), static_cast<std::size_t>(graph.tables()));
   while (parts.size() < step.parts.size()) parts.push_back(std::make_unique<Workspace>(graph));
   size_batch();
-  lay_out(batch, batch_layout, true);
+  lay_out(batch, batch.layout, true);
   bind_inputs();
 }
 
 // The batch's own layout: sample and group rows of the parts, one part after another.
 void Session::Memory::size_batch() {
-  batch_layout = {};
+  batch.layout = {};
   for (const PartInput& part : input->parts) {
     const Layout& layout = part.layout;
     if (layout.groups == 0) continue;  // a small batch may leave parts empty
-    if (batch_layout.groups == 0) batch_layout.candidates = layout.candidates;
-    CHECK_EQ(layout.candidates, batch_layout.candidates);
-    batch_layout.groups += layout.groups;
-    batch_layout.batch_groups = layout.batch_groups;
-    batch_layout.batch_longest = layout.batch_longest;
+    if (batch.layout.groups == 0) batch.layout.candidates = layout.candidates;
+    CHECK_EQ(layout.candidates, batch.layout.candidates);
+    batch.layout.groups += layout.groups;
+    batch.layout.batch_longest = std::max(batch.layout.batch_longest, layout.steps());
+    if (training && graph.needs_negatives()) batch.layout.batch_negatives += negatives_of(part);
   }
-  CHECK_GT(batch_layout.groups, 0) << "an empty batch";
-  CHECK_EQ(batch_layout.batch_groups, batch_layout.groups)
-      << "parts must know the size of their batch";
+  CHECK_GT(batch.layout.groups, 0) << "an empty batch";
+  batch.layout.batch_groups = batch.layout.groups;
 }
 
 void Session::Memory::bind_inputs() {
   labels.clear();
-  batch.context.layout = &batch_layout;
+  batch.context.layout = &batch.layout;
   batch.context.input = nullptr;
   for (std::size_t p = 0; p < input->parts.size(); ++p) {
     const PartInput& part = input->parts[p];
+    Layout& layout = parts[p]->layout;
+    layout = part.layout;
+    layout.batch_groups = batch.layout.batch_groups;
+    layout.batch_longest = batch.layout.batch_longest;
+    layout.batch_negatives = batch.layout.batch_negatives;
     OpContext& context = parts[p]->context;
-    context.layout = &part.layout;
+    context.layout = &layout;
     context.input = &part;
     context.tables = input->tables;
     context.dtables = parts[p]->dtables;
@@ -249,7 +262,7 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
 
 void Session::Memory::lay_out_part(std::size_t p) {
   Workspace& space = *parts[p];
-  const Layout& layout = input->parts[p].layout;
+  const Layout& layout = space.layout;
   lay_out(space, layout, false);
   std::int32_t groups_before = 0;
   for (std::size_t q = 0; q < p; ++q) groups_before += input->parts[q].layout.groups;

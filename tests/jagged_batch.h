@@ -30,20 +30,7 @@ class JaggedBatch {
   // length.
   explicit JaggedBatch(std::vector<std::vector<JaggedGroup>> parts) {
     for (auto& groups : parts) parts_.push_back(pack(std::move(groups)));
-    std::int32_t groups = 0, longest = 0, negatives = 0;
-    for (const Part& part : parts_) {
-      groups += static_cast<std::int32_t>(part.groups.size());
-      longest = std::max(longest, static_cast<std::int32_t>(part.step_rows.size()));
-      for (std::size_t row = part.groups.size(); row < part.valid.size(); ++row) {
-        negatives += part.valid[row] != 0 ? 1 : 0;  // the first step has no state before it
-      }
-    }
     for (const Part& part : parts_) inputs_.push_back(view(part));
-    for (nn::PartInput& input : inputs_) {
-      input.layout.batch_groups = groups;
-      input.layout.batch_longest = longest;
-      input.layout.batch_negatives = negatives;
-    }
   }
   JaggedBatch(const JaggedBatch&) = delete;
   JaggedBatch& operator=(const JaggedBatch&) = delete;

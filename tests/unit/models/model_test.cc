@@ -122,6 +122,21 @@ TEST(Models, OnlyTheAuxiliaryLossAsksForNegatives) {
   EXPECT_FALSE(build(spec_of("din")).needs_negatives());
 }
 
+TEST(Models, AuxiliaryLossIsAMeanOverPaddedStepsOrOverRealOnes) {
+  ModelSpec spec = spec_of("dien");
+  const double padded = Step(spec).output.loss;
+  spec.auxiliary_mean = "real";
+  const Step real(spec);
+  spec.auxiliary_weight = 0;
+  const double without = Step(spec).output.loss;
+  double rows = 0;
+  for (const nn::PartInput& part : real.batch->inputs()) {
+    for (float valid : part.negative_valid) rows += valid;  // none of a first step is
+  }
+  EXPECT_LT(rows, 4 * (5 - 1)) << "nothing is padded";
+  EXPECT_NEAR((padded - without) * 4 * (5 - 1), (real.output.loss - without) * rows, 1e-4);
+}
+
 TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
   const Step step(spec_of("counting"), 0.0f);
   for (std::size_t slot = 0; slot < 3; ++slot) {

@@ -195,22 +195,5 @@ TEST(Session, AStepOfASizeSeenBeforeAllocatesNothing) {
   EXPECT_EQ(run(large, logits), 0);
 }
 
-TEST(SessionDeathTest, PartsMustKnowTheirBatch) {
-  const Graph graph = small_model();
-  Session session(graph);
-  Rng rng(5);
-  JaggedBatch batch({random_groups(rng, {2, 1}, 2, {5, 5, 5}, 2, 2)});
-  PartInput part = batch.inputs()[0];
-  part.layout.batch_groups = 7;
-  const std::vector<float> dense(graph.dense_size());
-  const std::vector<float> rows(StepCheck::kKeys * 3);
-  const std::vector<ConstMatrix> tables = {
-      {rows.data(), 5, 3, 3}, {rows.data(), 5, 2, 2}, {rows.data(), 5, 2, 2}};
-  InlineExecutor executor;
-  std::vector<float> logits(4);
-  EXPECT_DEATH(session.infer({std::span(&part, 1), tables, dense}, executor, logits),
-               "size of their batch");
-}
-
 }  // namespace
 }  // namespace meander::nn
