@@ -38,6 +38,9 @@ std::vector<Case> cases() {
   models::ModelSpec prelu = SmallExport::spec_of("dnn");
   prelu.activation = "prelu";
   all.push_back({"dnn_prelu", prelu});
+  models::ModelSpec two_layers = SmallExport::spec_of("lstm");
+  two_layers.layers = 2;
+  all.push_back({"lstm_two_layers", two_layers});
   models::ModelSpec relu = SmallExport::spec_of("dnn");
   relu.activation = "relu";
   all.push_back({"dnn_relu", relu});
