@@ -55,8 +55,10 @@ void Cut::on_paused(const wire::Paused& paused) {
 void Cut::set_bounds(const Leases& leases) {
   std::uint64_t furthest = 0;
   for (std::size_t stream = 0; stream < started_.size(); ++stream) {
-    if (leases.all()[stream].state == Leases::Lease::kEnded) continue;
-    until_[stream] = started_[stream].seq;
+    const Leases::Lease& lease = leases.all()[stream];
+    if (lease.state == Leases::Lease::kEnded) continue;
+    // A former holder may have pushed to some lanes what this one has not started yet.
+    until_[stream] = std::max(started_[stream].seq, lease.reached);
     furthest = std::max(furthest, until_[stream]);
   }
   if (is_common_) std::ranges::fill(until_, furthest);

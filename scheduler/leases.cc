@@ -50,14 +50,16 @@ void Leases::on_fenced(std::uint32_t lane, const wire::Fenced& fenced) {
 
 void Leases::settle_fence(Lease& lease) {
   bool has_ended = true;
-  std::uint64_t next = ~0ull;
+  std::uint64_t next = ~0ull, reached = 0;
   for (const auto& fenced : lease.fenced) {
     if (!fenced) return;
     has_ended &= fenced->ended();
     next = std::min(next, fenced->next());
+    reached = std::max(reached, fenced->next());
   }
   lease.state = has_ended ? Lease::kEnded : Lease::kReady;
   lease.next = next;
+  lease.reached = reached;
 }
 
 std::vector<std::uint32_t> Leases::load(std::size_t workers) const {
@@ -70,6 +72,10 @@ std::vector<std::uint32_t> Leases::load(std::size_t workers) const {
 // that an undisturbed run is the same every time.
 void Leases::grant(const std::vector<WorkerMember>& workers, std::uint64_t setup,
                    std::uint32_t stream) {
+  // Who is about to be set up is waited for: a stream that moves once more trains batches twice.
+  for (const WorkerMember& worker : workers) {
+    if (worker.is_live && !worker.is_ready(setup)) return;
+  }
   const std::vector<std::uint32_t> held = load(workers.size());
   const std::uint32_t home = stream % workers.size();
   std::optional<std::uint32_t> best;

@@ -25,8 +25,9 @@ class Leases {
     };
     State state = kFree;
     std::uint64_t epoch = 0;
-    std::uint64_t next = 0;    // where the holder begins
-    std::uint32_t worker = 0;  // the holder, when kGranted or kHeld
+    std::uint64_t next = 0;     // where the holder begins: all lanes have applied what is below
+    std::uint64_t reached = 0;  // some lane has applied what is below
+    std::uint32_t worker = 0;   // the holder, when kGranted or kHeld
     double progress = 0;
 
     bool has_holder() const { return state == kGranted || state == kHeld; }
