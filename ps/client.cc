@@ -208,8 +208,10 @@ struct Client::Impl {
     const wire::Pushed& pushed = message.header.pushed();
     const BatchId id = batch.id;
     if (pushed.stream() != id.stream || pushed.seq() != id.seq || batch.is_read_only) return;
+    // Of an older epoch: a late word to whoever held the stream, or to this name, before.
+    if (pushed.epoch() < id.epoch) return;
     if (pushed.outcome() == wire::STALE_EPOCH) {
-      if (pushed.epoch() <= id.epoch) return;
+      if (pushed.epoch() == id.epoch) return;
       drop(id.stream);
       events.fenced(now, id.stream);
     } else if (batch.is_pushing && pushed.outcome() == wire::NEED_KEYS) {
