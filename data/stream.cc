@@ -187,8 +187,10 @@ class Stream::Impl {
   void deal() {
     by_length_.resize(samples_.size());
     std::iota(by_length_.begin(), by_length_.end(), 0);
-    std::stable_sort(by_length_.begin(), by_length_.end(), [this](auto a, auto b) {
-      return samples_[a].length() > samples_[b].length();
+    std::sort(by_length_.begin(), by_length_.end(), [this](std::uint32_t a, std::uint32_t b) {
+      return samples_[a].length() != samples_[b].length()
+                 ? samples_[a].length() > samples_[b].length()
+                 : a < b;
     });
     dealt_.resize(spec_.parts);
     for (auto& part : dealt_) part.clear();
