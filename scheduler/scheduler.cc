@@ -119,9 +119,9 @@ struct Scheduler::Impl {
   Progress::Phase phase = Progress::kJoining;
   Status status;
   std::uint64_t setup = 1, first_epoch = 0;
-  std::uint32_t rollbacks = 0;     // since the last generation
-  bool has_workers_setup = false;  // WorkerSetup of this set-up has gone out
-  bool has_begun = false;          // all roles were there once
+  std::uint32_t rollbacks = 0, rollbacks_in_row = 0;  // in all; since the last generation
+  bool has_workers_setup = false;                     // WorkerSetup of this set-up has gone out
+  bool has_begun = false;                             // all roles were there once
   bool stop_requested = false;
   TimePoint started = kNever, last_generation{}, last_live_worker{}, stop_deadline = kNever;
   TimePoint wake{};
@@ -480,7 +480,7 @@ void Scheduler::Impl::complete_generation(TimePoint now) {
     worker.next_ask = {};
   }
   cut.finish();
-  rollbacks = 0;
+  rollbacks_in_row = 0;
   last_generation = now;
   if (stop_requested) {
     return stop({Code::kInterrupted,
@@ -500,8 +500,9 @@ void Scheduler::Impl::drive_evaluation() {
 
 // A lane has lost its rows: everybody goes back to the last generation, or to the start.
 void Scheduler::Impl::roll_back() {
-  if (++rollbacks > kRollbacksMax) {
-    return stop(failed("lanes were lost " + std::to_string(rollbacks) +
+  ++rollbacks;
+  if (++rollbacks_in_row > kRollbacksMax) {
+    return stop(failed("lanes were lost " + std::to_string(rollbacks_in_row) +
                        " times without a checkpoint in between: see why they end, or set "
                        "checkpoint.every_s lower"));
   }
@@ -608,6 +609,7 @@ Progress Scheduler::progress() const {
   progress.batches = impl.training.batches;
   progress.generation = impl.generations.manifest().generation();
   progress.lost_workers = impl.lost_workers;
+  progress.rollbacks = impl.rollbacks;
   progress.detection_s = impl.detection_s;
   return progress;
 }

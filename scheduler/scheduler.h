@@ -56,7 +56,8 @@ struct Progress {
   std::uint64_t samples = 0, batches = 0;
   std::uint64_t generation = 0;
   std::uint32_t lost_workers = 0;
-  double detection_s = 0;  // silence after which the last loss was noticed
+  std::uint32_t rollbacks = 0;  // of the whole cluster, because a lane was lost
+  double detection_s = 0;       // silence after which the last loss was noticed
 };
 
 // Coordinates a run: membership, leases, cuts, evaluation, the end. It never sees a row.

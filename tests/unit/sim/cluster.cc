@@ -108,6 +108,8 @@ scheduler::SchedulerOptions scheduler_options(const Scenario& scenario, const nn
     wire::TableSpec& table = options.tables.emplace_back();
     table.set_name(name);
     table.set_width(width);
+    table.set_init_range(scenario.init_range);
+    table.set_seed(3);
     *table.mutable_optimizer() = optimizer;
   };
   for (std::int32_t t = 0; t < graph.tables(); ++t) {
@@ -121,6 +123,11 @@ scheduler::SchedulerOptions scheduler_options(const Scenario& scenario, const nn
                                .keys = blocks.keys(),
                                .rows = std::move(rows)});
     add_table("dense", kDenseBlock);
+    if (blocks.first() == 0) continue;
+    wire::Optimizer& sgd = *options.tables.back().mutable_optimizer();
+    sgd = {};
+    sgd.set_kind(wire::Optimizer::SGD);
+    sgd.set_rate(0.01f);
   }
   return options;
 }
@@ -170,7 +177,7 @@ Cluster::Cluster(Scenario scenario, const nn::Graph& graph, wire::Optimizer opti
     : scenario_(std::move(scenario)),
       graph_(graph),
       storage_(storage),
-      network_(scenario_.seed, scenario_.faults),
+      network_(scenario_.fault_seed, scenario_.faults),
       clock_(std::make_unique<SimClock>(network_)),
       lanes_(scenario_.lanes),
       workers_(scenario_.workers) {

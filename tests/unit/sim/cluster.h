@@ -19,11 +19,13 @@ namespace meander::sim {
 
 // What a simulated cluster is made of, and what happens to it.
 struct Scenario {
-  std::uint64_t seed = 1;
+  std::uint64_t seed = 1;        // of the input
+  std::uint64_t fault_seed = 1;  // of the network
   std::uint32_t lanes = 1, workers = 1;
   std::int64_t staleness = 0;
   std::uint32_t depth = 2;
   std::uint32_t batches = 10;  // of stream 0; the others have fewer or more
+  float init_range = 0;        // of rows
   double checkpoint_every_s = 0;
   bool evaluate = true;
   bool resume = false;

@@ -48,7 +48,7 @@ Scenario::Event draw_event(Rng& rng, const Scenario& scenario) {
 Scenario draw(std::uint64_t seed) {
   Rng rng(hash64(seed, 99));
   Scenario scenario;
-  scenario.seed = seed;
+  scenario.seed = scenario.fault_seed = seed;
   scenario.lanes = 1 + static_cast<std::uint32_t>(rng.below(3));
   scenario.workers = 1 + static_cast<std::uint32_t>(rng.below(3));
   constexpr std::int64_t kModes[] = {0, 3, -1};
@@ -67,7 +67,7 @@ Scenario draw(std::uint64_t seed) {
 
 struct Outcome {
   bool is_over = false;
-  std::uint64_t trace = 0, delivered = 0;
+  std::uint64_t trace = 0, delivered = 0, lost = 0, rollbacks = 0, generations = 0;
   std::string digest;
 };
 
@@ -91,6 +91,10 @@ Outcome run(const Scenario& scenario, const nn::Graph& graph) {
   outcome.is_over = cluster.run();
   outcome.trace = cluster.trace();
   outcome.delivered = cluster.delivered();
+  const scheduler::Progress progress = cluster.scheduler().progress();
+  outcome.lost = progress.lost_workers;
+  outcome.rollbacks = progress.rollbacks;
+  outcome.generations = progress.generation;
   outcome.digest = cluster.scheduler().manifest().digest();
   EXPECT_TRUE(outcome.is_over) << "it hangs";
   EXPECT_TRUE(cluster.scheduler().status().ok()) << cluster.scheduler().status().message();
@@ -118,14 +122,19 @@ std::string describe(const Scenario& scenario) {
 
 TEST(ExactlyOnce, EveryBatchIsAppliedOnceWhateverHappens) {
   const nn::Graph graph = counting_graph();
-  std::uint64_t delivered = 0;
+  Outcome sum;
   for (std::uint64_t seed = getenv("SEED") ? atoi(getenv("SEED")) : 1; seed <= kSeeds; ++seed) {
     const Scenario scenario = draw(seed);
     SCOPED_TRACE(describe(scenario));
-    delivered += run(scenario, graph).delivered;
+    const Outcome outcome = run(scenario, graph);
+    sum.delivered += outcome.delivered;
+    sum.lost += outcome.lost;
+    sum.rollbacks += outcome.rollbacks;
+    sum.generations += outcome.generations;
     if (HasFailure()) return;
   }
-  std::cout << delivered << " messages delivered\n";
+  std::cout << sum.delivered << " messages, " << sum.lost << " workers lost, " << sum.rollbacks
+            << " roll-backs, " << sum.generations << " generations\n";
 }
 
 TEST(ExactlyOnce, ASeedReplaysIdentically) {
