@@ -4,11 +4,13 @@
 #include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <cstdio>
 #include <filesystem>
 
 #include "checkpoint/generation.h"
 #include "common/partition.h"
 #include "launch/cli.h"
+#include "launch/suggest.h"
 #include "launch/text.h"
 
 namespace meander::launch {
@@ -232,6 +234,52 @@ void add_diff(CLI::App& family, Context& context) {
   });
 }
 
+struct RowsFlags {
+  std::string path, table = "item";
+};
+
+// The rows of a table on standard output: key, times pushed, weights; in the order of the files.
+Status print_rows(Context& context, const RowsFlags& flags) {
+  ASSIGN_OR_RETURN(const Generation generation, open_generation(*context.storage, flags.path));
+  const auto& tables = generation.manifest.tables();
+  std::vector<std::string> names;
+  for (const manifest::Table& table : tables) names.push_back(table.name());
+  const auto found = std::find(names.begin(), names.end(), flags.table);
+  if (found == names.end()) {
+    return invalid(generation.dir + " has no table '" + flags.table + "'; it has " + join(names));
+  }
+  const auto index = static_cast<std::uint32_t>(found - names.begin());
+  const std::uint32_t width = tables[static_cast<int>(index)].width();
+  std::uint64_t rows = 0;
+  for (const manifest::File& file : generation.manifest.files()) {
+    if (file.table() != index) continue;
+    RETURN_IF_ERROR(checkpoint::read_rows(
+        *context.storage, join_path(generation.dir, file.name()), file, 0, kPartitions - 1,
+        [&](const checkpoint::Record& record) -> Status {
+          if (!record.admitted) return {};
+          std::printf("%llu\t%u", static_cast<unsigned long long>(record.key), record.count);
+          for (const float weight : record.values.first(width)) std::printf("\t%.9g", weight);
+          std::putchar('\n');
+          ++rows;
+          return {};
+        }));
+  }
+  context.result = {{"table", flags.table}, {"rows", rows}};
+  return {};
+}
+
+void add_rows(CLI::App& family, Context& context) {
+  CLI::App& command =
+      add_command(family, context, "rows", "Prints the rows of a table: key, pushes, weights.",
+                  "meander checkpoint rows checkpoints/counting --table item");
+  auto flags = std::make_shared<RowsFlags>();
+  command.add_option("DIR", flags->path, "a checkpoint")->required();
+  command.add_option("--table", flags->table, "which table")->capture_default_str();
+  command.callback([&context, flags] {
+    context.action = [&context, flags] { return print_rows(context, *flags); };
+  });
+}
+
 struct PruneFlags {
   std::string path;
   std::uint32_t keep = 2;
@@ -265,6 +313,7 @@ void add_checkpoint(CLI::App& app, Context& context) {
   add_on_path(family, context, "verify", "Reads every byte and checks it.", verify);
   add_on_path(family, context, "digest", "Prints the hash of all that a checkpoint holds.", digest);
   add_diff(family, context);
+  add_rows(family, context);
   add_prune(family, context);
 }
 

@@ -7,7 +7,10 @@
 #include "launch/cli.h"
 #include "launch/export.h"
 #include "launch/job.h"
+#include "launch/report.h"
+#include "launch/resume.h"
 #include "launch/text.h"
+#include "launch/train.h"
 
 namespace meander::launch {
 namespace {
@@ -17,6 +20,7 @@ struct Flags {
   std::vector<std::string> sets;
   ExportOptions options;
   std::string layout = "plain", rows = "f32";
+  bool dry_run = false;
 };
 
 Status check(Flags& flags) {
@@ -30,18 +34,30 @@ Status check(Flags& flags) {
   return {};
 }
 
+// The resolved job, which generation would be exported, and where to.
+Status describe_export(Context& context, const Plan& plan, const ExportOptions& options) {
+  RETURN_IF_ERROR(artefact::check_target(*context.storage, options.out));
+  ASSIGN_OR_RETURN(const Start start, find_checkpoint(*context.storage, plan, options.checkpoint));
+  RETURN_IF_ERROR(describe_plan(context, plan));
+  context.result["checkpoint"] = start.restore;
+  context.result["out"] = options.out;
+  context.summary += "\nwould export " + start.restore + " to " + options.out;
+  return {};
+}
+
 Status run_export(Context& context, Flags& flags) {
   RETURN_IF_ERROR(check(flags));
   ASSIGN_OR_RETURN(LoadedJob job, load_job(*context.storage, flags.job, flags.sets));
   ASSIGN_OR_RETURN(const Plan plan, make_plan(*context.storage, std::move(job)));
+  if (flags.dry_run) return describe_export(context, plan, flags.options);
   ASSIGN_OR_RETURN(const ExportReport report, export_plan(context, plan, flags.options));
   context.result = {{"files", report.written.files},
                     {"bytes", report.written.bytes},
                     {"rows", report.written.rows},
                     {"max_abs_diff", report.max_abs_diff},
                     {"samples", report.samples},
-                    {"auc", report.auc},
-                    {"auc_trained", report.auc_trained},
+                    {"auc", json_number(report.auc)},
+                    {"auc_trained", json_number(report.auc_trained)},
                     {"dice", flags.options.dice},
                     {"statistics_batches", report.statistics_batches},
                     {"generation", report.generation},
@@ -95,6 +111,8 @@ void add_export(CLI::App& app, Context& context) {
                   "what recommend scores: all items, or those of the last events (default: recent "
                   "where the job's negatives are)")
       ->check(CLI::IsMember({"all", "recent"}));
+  command.add_flag("--dry-run", flags->dry_run,
+                   "only show the resolved job, and what would be exported to where");
   command.add_flag("--repeats", o.repeats, "recommend again what a user had");
   command.callback([&context, flags] {
     context.action = [&context, flags] { return run_export(context, *flags); };

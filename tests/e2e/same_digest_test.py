@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Under BSP the final checkpoint is the same for any number of lanes, for every way to run, and for a
+run that was stopped and went on."""
+import unittest
+
+import harness
+
+
+class SameDigest(harness.MeanderTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.job = cls.write_job(harness.DIN)
+        cls.expected = cls.train("reference", workers=2, lanes=1)["digest"]
+
+    @classmethod
+    def sets(cls, name, **cluster):
+        words = ["--set", f"checkpoint.dir={name}"]
+        for key, value in cluster.items():
+            words += ["--set", f"cluster.{key}={value}"]
+        return words
+
+    @classmethod
+    def train(cls, name, **cluster):
+        return cls.must("train", cls.job, *cls.sets(name, **cluster))
+
+    def test_any_number_of_lanes(self):
+        for lanes in (2, 5):
+            self.assertEqual(self.train(f"lanes{lanes}", workers=2, lanes=lanes)["digest"],
+                             self.expected)
+
+    def test_any_transport_and_number_of_threads(self):
+        for transport in ("tcp", "ipc"):
+            result = self.train(transport, workers=2, lanes=2, transport=transport, threads=3)
+            self.assertEqual(result["digest"], self.expected)
+
+    def test_separate_processes(self):
+        result = self.must("launch", self.job, "--ps", "2", "--workers", "2",
+                           *self.sets("launched", lanes=3))
+        self.assertEqual(result["digest"], self.expected)
+        self.assertEqual(result["restarts"], 0)
+
+    def test_ranks_of_mpi(self):
+        ranks = harness.under_mpi(5)
+        if ranks is None:
+            self.skipTest("no mpirun here")
+        result = self.must("train", self.job, *self.sets("ranks"), before=ranks,
+                           environment=harness.MPI_AS_ROOT)
+        self.assertEqual(result["digest"], self.expected)
+
+    def test_stopped_and_resumed_on_another_number_of_lanes(self):
+        for signal, code in ((harness.INTERRUPT, 130), (harness.TERMINATE, 143)):
+            name = f"stopped{code}"
+            # As small batches as there can be, so that the run is still on its way when it is told.
+            slow = ["--set", "checkpoint.every_s=0.05", "--set", "checkpoint.keep=1"]
+            run = self.start("train", self.job, "--json", *self.sets(name, workers=2, lanes=2), *slow)
+            self.wait_for_checkpoint(name)
+            run.send_signal(signal)
+            stopped = self.end(run)
+            self.assertEqual(stopped.code, code, stopped.err)
+            self.assertLess(stopped.result["samples"], 2 * (self.EVENTS - 2 * self.USERS))
+            resumed = self.must("train", self.job, "--resume", *self.sets(name, workers=2, lanes=5))
+            self.assertEqual(resumed["digest"], self.expected)
+            self.assertGreater(resumed["samples"], stopped.result["samples"])
+
+    def test_run_again_is_already_trained(self):
+        again = self.run_meander("train", self.job, "--json", *self.sets("reference", workers=2))
+        self.assertEqual(again.code, 0, again.err)
+        self.assertIn("already trained", again.err)
+        self.assertEqual(again.result["digest"], self.expected)
+        self.assertEqual(again.result["samples_this_run"], 0)
+        fresh = self.must("train", self.job, "--fresh", *self.sets("lanes-fresh", workers=2))
+        self.assertEqual(fresh["digest"], self.expected)
+
+    def test_checkpoint_commands_agree(self):
+        self.assertEqual(self.must("checkpoint", "digest", "reference")["digest"], self.expected)
+        verified = self.must("checkpoint", "verify", "reference")
+        self.assertTrue(verified["ok"])
+        self.assertEqual(verified["errors"], [])
+        evaluated = self.must("evaluate", self.job, "--checkpoint", "reference",
+                              "--set", "cluster.workers=2")
+        self.assertGreater(evaluated["auc"], 0.4)
+        other = self.train("other", workers=2, lanes=3)
+        self.assertTrue(self.must("checkpoint", "diff", "reference", "other")["rows_equal"])
+        self.assertEqual(other["auc"], evaluated["auc"])
+
+    def test_incremental_run_starts_from_the_rows(self):
+        result = self.must("train", self.job, *self.sets("next", workers=2),
+                           "--set", "train.init_from=reference", "--set", "data.train.part=test",
+                           "--set", "data.test.part=none")
+        self.assertEqual(result["samples"], 2 * self.USERS)
+        self.assertIsNone(result["auc"])
+        self.assertNotEqual(result["digest"], self.expected)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
