@@ -40,6 +40,12 @@ function(meander_kernels name source)
   endforeach()
 endfunction()
 
+# meander_bench(NAME LIBS...): bench/<NAME>.cc as program bench_<NAME>, built when asked for.
+function(meander_bench name)
+  add_executable(bench_${name} EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/bench/${name}.cc)
+  target_link_libraries(bench_${name} PRIVATE ${ARGN})
+endfunction()
+
 # meander_tests(LABEL FOLDER LIBS...): tests/<LABEL>/<FOLDER>/*_test.cc as one program, run by ctest.
 function(meander_tests label folder)
   set(dir ${CMAKE_SOURCE_DIR}/tests/${label}/${folder})

@@ -2,6 +2,7 @@
 #include "ps/table.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -12,7 +13,8 @@
 namespace meander::ps {
 namespace {
 
-constexpr std::size_t kStage = 32;                 // rows worked together
+constexpr std::size_t kGroup = 8;                  // rows worked together
+constexpr std::size_t kLead = 4;                   // groups between two stages
 constexpr std::uint64_t kVisitRowsMax = 4u << 20;  // rows sorted at once: 64 MiB
 
 // The decimal number that was meant: 0.999 for 0.999f, so that 1 - beta is right to the last bit.
@@ -64,61 +66,83 @@ Table::Table(std::uint32_t index, const wire::TableSpec& spec)
 // A few rows on their way through the stages.
 struct Table::Stage {
   std::size_t begin = 0, n = 0;  // keys[begin ... begin + n)
-  std::array<std::uint32_t, kStage> slots;
-  std::array<std::uint64_t, kStage> hashes;  // set where there was no hint
+  std::array<std::uint32_t, kGroup> slots;
+  std::array<std::uint64_t, kGroup> hashes;  // set where there is no hint
 };
 
-// Calls finish(stage) for keys in turn, with each key's slot: its row's, or kNone where the key was
-// absent when looked for. Three stages of rows are under way: buckets asked for, rows asked for,
-// finished; so a row's memory has the time of kStage others to arrive.
-template <class Store, class Finish>
-static void run_stages(const Store& store, std::span<const std::uint64_t> keys,
-                       std::span<const std::uint32_t> hints, std::size_t prefetch_bytes,
-                       auto* stages, Finish finish) {
-  const auto hinted = [&](std::size_t i) {
-    return !hints.empty() && hints[i] < store.slots();  // kNone is above all
-  };
-  const std::size_t blocks = (keys.size() + kStage - 1) / kStage;
-  for (std::size_t b = 0; b < blocks + 2; ++b) {
-    if (b < blocks) {
-      auto& stage = stages[b % 3];
-      stage.begin = b * kStage;
-      stage.n = std::min(kStage, keys.size() - stage.begin);
-      for (std::size_t i = 0; i < stage.n; ++i) {
-        if (hinted(stage.begin + i)) continue;
-        stage.hashes[i] = Store::hash(keys[stage.begin + i]);
-        store.prefetch_bucket(stage.hashes[i]);
-      }
-    }
-    if (b >= 1 && b <= blocks) {
-      auto& stage = stages[(b - 1) % 3];
-      for (std::size_t i = 0; i < stage.n; ++i) {
-        const std::size_t at = stage.begin + i;
-        stage.slots[i] = hinted(at) ? hints[at] : store.candidate(stage.hashes[i]);
-        if (stage.slots[i] != Store::kNone) store.prefetch_row(stage.slots[i], prefetch_bytes);
-      }
-    }
-    if (b >= 2) {
-      auto& stage = stages[(b - 2) % 3];
-      for (std::size_t i = 0; i < stage.n; ++i) {
-        const std::uint64_t key = keys[stage.begin + i];
-        const std::uint32_t slot = stage.slots[i];
-        if (slot != Store::kNone && store.key(slot) == key && store.is_live(slot)) continue;
-        if (slot == Store::kNone && hints.empty()) continue;
-        stage.hashes[i] = Store::hash(key);
-        stage.slots[i] = store.find(key, stage.hashes[i]);
-      }
+// Works a request in groups of rows, each in three stages: its buckets are asked for; kLead groups
+// later they are there, and its rows are asked for; kLead groups later these are there, and it is
+// finished. So the memory of some kLead * kGroup rows is on its way at any time.
+class Table::Walk {
+ public:
+  // `hints`: slots where the keys probably are, or empty. `row_bytes`: how much of a row is used.
+  Walk(const RowStore& rows, std::span<const std::uint64_t> keys,
+       std::span<const std::uint32_t> hints, std::size_t row_bytes)
+      : rows_(rows), keys_(keys), hints_(hints), row_bytes_(row_bytes) {}
+
+  // Calls finish(stage) for all keys in order. Each has its row's slot, or kNoSlot when the key was
+  // absent just before; finish() may insert rows.
+  template <class Finish>
+  void run(Finish finish) {
+    const std::size_t groups = (keys_.size() + kGroup - 1) / kGroup;
+    for (std::size_t g = 0; g < groups + 2 * kLead; ++g) {
+      if (g < groups) ask_buckets(stages_[g % kStages], g);
+      if (g >= kLead && g < groups + kLead) ask_rows(stages_[(g - kLead) % kStages]);
+      if (g < 2 * kLead) continue;
+      Stage& stage = stages_[(g - 2 * kLead) % kStages];
+      settle(stage);
       finish(stage);
     }
   }
-}
+
+ private:
+  static constexpr std::size_t kStages = 2 * kLead + 1;
+
+  bool has_hint(std::size_t i) const {
+    return !hints_.empty() && hints_[i] < rows_.slots();  // kNoSlot is above all
+  }
+
+  void ask_buckets(Stage& stage, std::size_t group) {
+    stage.begin = group * kGroup;
+    stage.n = std::min(kGroup, keys_.size() - stage.begin);
+    for (std::size_t i = 0; i < stage.n; ++i) {
+      if (has_hint(stage.begin + i)) continue;
+      stage.hashes[i] = RowStore::hash(keys_[stage.begin + i]);
+      rows_.prefetch_bucket(stage.hashes[i]);
+    }
+  }
+
+  void ask_rows(Stage& stage) {
+    for (std::size_t i = 0; i < stage.n; ++i) {
+      const std::size_t at = stage.begin + i;
+      stage.slots[i] = has_hint(at) ? hints_[at] : rows_.candidate(stage.hashes[i]);
+      if (stage.slots[i] != kNoSlot) rows_.prefetch_row(stage.slots[i], row_bytes_);
+    }
+  }
+
+  // Looks again where the slot is another key's (a tag or a hint was wrong), or there was none: the
+  // key may have been inserted since.
+  void settle(Stage& stage) {
+    for (std::size_t i = 0; i < stage.n; ++i) {
+      const std::uint64_t key = keys_[stage.begin + i];
+      const std::uint32_t slot = stage.slots[i];
+      const bool is_right = slot != kNoSlot && rows_.key(slot) == key && rows_.is_live(slot);
+      if (!is_right) stage.slots[i] = rows_.find(key, RowStore::hash(key));
+    }
+  }
+
+  const RowStore& rows_;
+  std::span<const std::uint64_t> keys_;
+  std::span<const std::uint32_t> hints_;
+  std::size_t row_bytes_;
+  std::array<Stage, kStages> stages_;
+};
 
 void Table::pull(std::span<const std::uint64_t> keys, float* out,
                  std::vector<std::uint32_t>* slots) const {
   if (slots != nullptr) slots->resize(keys.size());
-  Stage stages[3];
   const std::size_t bytes = RowStore::kHeaderBytes + width_ * sizeof(float);
-  run_stages(rows_, keys, {}, bytes, stages, [&](const Stage& stage) {
+  Walk(rows_, keys, {}, bytes).run([&](const Stage& stage) {
     for (std::size_t i = 0; i < stage.n; ++i) {
       float* row = out + (stage.begin + i) * width_;
       if (stage.slots[i] == kNoSlot) {
@@ -137,8 +161,7 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
   CHECK_LT(step_, RowStore::kStepMax);
   ++step_;
   const UpdateParams params = update_params();
-  Stage stages[3];
-  run_stages(rows_, keys, slots, rows_.row_bytes(), stages, [&](Stage& stage) {
+  Walk(rows_, keys, slots, rows_.row_bytes()).run([&](Stage& stage) {
     for (std::size_t i = 0; i < stage.n; ++i) {
       if (stage.slots[i] != kNoSlot) continue;
       const std::uint64_t key = keys[stage.begin + i];
@@ -153,8 +176,8 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
 
 void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
                   const UpdateParams& params) {
-  std::array<float*, kStage> rows;
-  std::array<const float*, kStage> row_gradients;
+  std::array<float*, kGroup> rows;
+  std::array<const float*, kGroup> row_gradients;
   std::size_t n = 0;
   for (std::size_t i = 0; i < stage.n; ++i) {
     if (stage.slots[i] == kNoSlot) continue;

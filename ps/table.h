@@ -65,6 +65,7 @@ class Table {
 
  private:
   struct Stage;
+  class Walk;
 
   UpdateParams update_params() const;
   UpdateRows update_kernel() const;
