@@ -76,7 +76,7 @@ class ClientTest : public testing::Test {
     return reply;
   }
   net::Message outcome(const net::Message& question, wire::PushOutcome outcome,
-                       std::uint64_t epoch = 0) {
+                       std::uint64_t epoch = 2) {
     net::Message reply{question.peer, {}, {}};
     reply.header.set_cluster(kCluster);
     reply.header.set_request(question.header.request());
@@ -149,6 +149,7 @@ TEST_F(ClientTest, PushGoesToEveryLaneAndIsDoneWhenAllHaveSaidSo) {
   EXPECT_EQ(values_of<float>(b.frames[0]).back(), 7.0f);  // the last of 8 gradients
   hear(outcome(a, wire::APPLIED));
   hear(outcome(a, wire::APPLIED));
+  hear(outcome(b, wire::APPLIED, 1));  // from before a roll-back: to this name, not to this push
   EXPECT_THAT(pushed, IsEmpty());
   hear(outcome(b, wire::APPLIED));
   EXPECT_THAT(pushed, ElementsAre(3));
