@@ -35,13 +35,14 @@ struct StreamSpec {
   std::int64_t from_ms = std::numeric_limits<std::int64_t>::min();
   std::int64_t until_ms = std::numeric_limits<std::int64_t>::max();
 
-  // kTime: in the log's order. kShuffle: a permutation that depends on the epoch and nothing else,
-  // so runs with different seeds see the same order (what a protocol's figures compare).
+  // kTime: in the log's order. kShuffle: a permutation that depends on `shuffle` and the epoch
+  // alone, so runs with different seeds see the same order (what a protocol's figures compare).
   StreamOrder order = StreamOrder::kTime;
   std::uint32_t epochs = 1;
   std::uint64_t samples_max = 0;  // over all streams together, each an equal share; 0: all
 
   std::uint64_t seed = 1;      // of negatives, auxiliary ones too
+  std::uint64_t shuffle = 0;   // which shuffle, for order = shuffle
   std::uint32_t batch = 128;   // samples: targets and their negatives
   std::uint32_t parts = 4;     // of every batch; a short batch may leave some empty
   std::uint32_t history = 50;  // events of it at most, the newest

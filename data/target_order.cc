@@ -45,7 +45,7 @@ std::uint64_t Permutation::operator()(std::uint64_t i) const {
 }
 
 TargetOrder::TargetOrder(const PreparedLog& log, const StreamSpec& spec)
-    : order_(spec.order), rows_(log.events()) {
+    : order_(spec.order), shuffle_(spec.shuffle), rows_(log.events()) {
   const auto& shards = log.shards();
   for (std::size_t s = spec.index; s < shards.size(); s += spec.count) {
     if (spec.part != LogPart::kTest) add_run(shards[s], shards[s].train_targets, false, spec);
@@ -116,7 +116,7 @@ void TargetOrder::get_by_time(std::uint64_t from, std::vector<TargetRef>& out) {
 
 void TargetOrder::get_shuffled(std::uint32_t epoch, std::uint64_t from,
                                std::vector<TargetRef>& out) const {
-  const Permutation permutation(size(), hash64(kShuffleKey, epoch));
+  const Permutation permutation(size(), hash64(kShuffleKey, shuffle_, epoch));
   for (std::size_t i = 0; i < out.size(); ++i) {
     const std::uint64_t place = permutation(from + i);
     const std::size_t r =

@@ -57,6 +57,7 @@ class TargetOrder {
   void get_shuffled(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) const;
 
   StreamOrder order_;
+  std::uint64_t shuffle_;
   std::uint64_t rows_;  // of the log
   std::vector<Run> runs_;
   std::vector<std::uint64_t> offsets_{

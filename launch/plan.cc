@@ -135,6 +135,7 @@ data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSp
   spec.order = job.data().order() == job::Data::shuffle ? data::StreamOrder::kShuffle
                                                         : data::StreamOrder::kTime;
   spec.seed = job.train().seed();
+  spec.shuffle = job.data().shuffle_seed();
   spec.batch = job.train().batch();
   spec.parts = job.train().parts();
   spec.history = job.data().history();
@@ -194,8 +195,7 @@ wire::TableSpec slot_table(const Plan& plan, const data::SlotSpec& slot) {
   table.set_name(slot.name);
   table.set_width(job.model().embedding());
   *table.mutable_optimizer() = wire_optimizer(job.train().optimizer());
-  // A row's gradient may be far below epsilon; corrected first, as dense Adam does, the early steps
-  // would move every such row by the whole rate (0.7 points of AUC on ml1m-dnn).
+  // Lazy Adam in the form that the published models' framework has for sparse rows.
   table.mutable_optimizer()->set_epsilon_hat(true);
   if (job.model().initial_rows() == job::Model::glorot) {
     table.set_init_range(glorot_range(distinct_values(*plan.log, slot.source), table.width()));
