@@ -10,8 +10,12 @@ namespace {
 
 class JobFile : public ::testing::Test {
  protected:
+  void write(const std::string& folder, const std::string& name, const std::string& text) {
+    EXPECT_TRUE(storage_->make_directories(folder).ok());
+    EXPECT_TRUE(storage_->write_atomic(join_path(folder, name), text.data(), text.size()).ok());
+  }
   Result<LoadedJob> load(const std::string& text, const std::vector<std::string>& sets = {}) {
-    EXPECT_TRUE(storage_->write_atomic("examples/a.yaml", text.data(), text.size()).ok());
+    write("examples", "a.yaml", text);
     return load_job(*storage_, "examples/a.yaml", sets);
   }
   std::string refusal(const std::string& text, const std::vector<std::string>& sets = {}) {
@@ -76,7 +80,7 @@ TEST_F(JobFile, DataFolderThatNothingNamesIsExplained) {
   const std::string text = "data: {path: p, source: {format: ml-1m, in: [$MEANDER_DATA/ml1m]}}";
   EXPECT_NE(refusal(text).find("set MEANDER_DATA"), std::string::npos);
   // Once the log is prepared its source is not needed.
-  ASSERT_TRUE(storage_->write_atomic("p/x", "x", 1).ok());
+  write("p", "x", "x");
   EXPECT_TRUE(load(text).ok());
 }
 
