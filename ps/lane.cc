@@ -192,8 +192,8 @@ struct Lane::Impl {
   // This run cannot go on: said until Stop, or a new set-up.
   void fail(Status status) {
     if (failure) return;
-    failure = std::move(status).context(net::lane_name(options.index));
-    LOG(WARNING) << failure->message();
+    LOG(WARNING) << net::lane_name(options.index) << ": " << status.message();
+    failure = std::move(status);
     send_failure();
   }
 
@@ -564,8 +564,9 @@ struct Lane::Impl {
     if (message.header.has_push()) return on_push(std::move(message));
   }
 
-  // Says again what the scheduler may have missed. When all is said and it has been silent for a
-  // while, Hello asks whether it is there: it answers each.
+  // Says again what the scheduler may have missed; while files are loaded, Hello shows that the lane
+  // is alive. When all is said and the scheduler has been silent for a while, Hello asks whether it
+  // is there.
   void speak() {
     if (failure) {
       send_failure();
@@ -575,7 +576,7 @@ struct Lane::Impl {
       send_hello();
     }
   }
-  bool is_settled() const { return is_loading || (is_ready() && is_expected && !failure); }
+  bool is_settled() const { return is_ready() && is_expected && !failure; }
   TimePoint word_due() const {
     if (!is_settled()) return next_word;
     return std::max(next_word, last_heard + options.scheduler_silence / 4);

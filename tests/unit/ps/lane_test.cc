@@ -184,7 +184,7 @@ TEST_F(LaneTest, BadSetUpIsAFailureThatIsSaidUntilStop) {
   wire::Header header = setup_header(0, 1);
   header.mutable_lane_setup()->mutable_tables(0)->set_width(0);
   tell("scheduler", header);
-  EXPECT_THAT(box.take().header.failure().message(), HasSubstr("lane/0: table count: width 0"));
+  EXPECT_THAT(box.take().header.failure().message(), HasSubstr("table count: width 0"));
   lane->on_timer(ms(200));
   EXPECT_TRUE(box.take().header.has_failure());
   wire::Header stop;
@@ -461,6 +461,8 @@ TEST_F(LaneTest, SavesAtACutAndRestoresIt) {
   back.mutable_lane_setup()->set_first_epoch(8);
   tell("scheduler", back);
   EXPECT_TRUE(box.sent.empty());
+  lane->on_timer(ms(1'000));
+  EXPECT_TRUE(box.take().header.has_hello());  // alive, though not ready
   executor.run_all();
   const wire::LaneReady ready = box.take().header.lane_ready();
   EXPECT_EQ(ready.setup(), 2u);
