@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "checkpoint/generation.h"
+#include "data/generate.h"
+#include "data/prepare.h"
+#include "launch/resume.h"
+
+namespace meander::launch {
+namespace {
+
+class Plans : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    context_.storage = make_memory_storage();
+    context_.quiet = true;
+    data::GenerateOptions log;
+    log.out = "log";
+    log.users = 40;
+    log.items = 60;
+    log.events = 1000;
+    ASSERT_TRUE(data::generate(storage(), log).ok());
+    data::PrepareOptions options;
+    options.format = data::Format::kCsv;
+    options.in = {"log/events.csv"};
+    options.out = "prepared/a";
+    options.schema.columns = {{"time_ms", data::ColumnRole::kTime, data::ColumnType::kInt},
+                              {"user", data::ColumnRole::kUser, data::ColumnType::kInt},
+                              {"item", data::ColumnRole::kItem, data::ColumnType::kInt},
+                              {"category", data::ColumnRole::kCategory, data::ColumnType::kInt}};
+    const auto report = data::prepare(storage(), options);
+    ASSERT_TRUE(report.ok()) << report.status().message();
+  }
+  Storage& storage() { return *context_.storage; }
+
+  Result<Plan> plan(const std::vector<std::string>& sets = {}) {
+    const std::string text =
+        "model: {kind: dnn, embedding: 4, head: [8, 4]}\ntrain: {batch: 16}\n"
+        "checkpoint: {dir: checkpoints}\n";
+    EXPECT_TRUE(storage().make_directories("jobs").ok());
+    EXPECT_TRUE(storage().write_atomic("jobs/a.yaml", text.data(), text.size()).ok());
+    ASSIGN_OR_RETURN(LoadedJob job, load_job(storage(), "jobs/a.yaml", sets));
+    return make_plan(storage(), std::move(job));
+  }
+
+  // A complete checkpoint of `plan` with its stream at batch 3, without any rows.
+  void write_generation(const Plan& plan) {
+    manifest::Manifest manifest;
+    manifest.set_generation(1);
+    manifest.set_model(plan.identity);
+    manifest.set_job(write_yaml(plan.job.spec, nullptr));
+    manifest.add_streams()->set_next(3);
+    const std::string dir = join_path("checkpoints", checkpoint::generation_name(1));
+    ASSERT_TRUE(storage().make_directories(dir).ok());
+    ASSERT_TRUE(checkpoint::write_manifest(storage(), dir, manifest).ok());
+  }
+
+  Context context_;
+};
+
+TEST_F(Plans, EverySlotHasATableAndTheDenseVectorComesBehind) {
+  const Result<Plan> plan = this->plan({"model.slots=[user,category,item]"});
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  ASSERT_EQ(plan->tables.size(), 4u);
+  EXPECT_EQ(plan->tables[0].name(), "category");  // what a history has comes first
+  EXPECT_EQ(plan->tables[1].name(), "item");
+  EXPECT_EQ(plan->tables[2].name(), "user");
+  EXPECT_EQ(plan->tables[3].name(), "dense");
+  EXPECT_NE(plan->tables[0].seed(), plan->tables[1].seed());
+  const double items = static_cast<double>(plan->log->items().size());
+  EXPECT_FLOAT_EQ(plan->tables[1].init_range(), static_cast<float>(std::sqrt(6 / (items + 4))));
+}
+
+TEST_F(Plans, PresetsHoldTheWholeDenseVector) {
+  const Result<Plan> plan = this->plan();
+  ASSERT_TRUE(plan.ok());
+  const scheduler::SchedulerOptions options = scheduler_options(plan.value(), 1);
+  ASSERT_EQ(options.presets.size(), 1u);
+  EXPECT_EQ(options.presets[0].table, 2u);
+  EXPECT_GE(options.presets[0].rows.size(), plan->graph->dense_size());
+}
+
+TEST_F(Plans, SlotThatTheLogDoesNotHaveIsRefused) {
+  const Result<Plan> plan = this->plan({"model.slots=[item,device]"});
+  ASSERT_FALSE(plan.ok());
+  EXPECT_NE(plan.status().message().find("the log has no 'device'; it has item, user, category"),
+            std::string::npos);
+  EXPECT_FALSE(this->plan({"model.slots=[user]"}).ok());
+}
+
+TEST_F(Plans, MissingLogIsExplained) {
+  const Result<Plan> plan = this->plan({"data.path=nowhere"});
+  ASSERT_FALSE(plan.ok());
+  EXPECT_EQ(plan.status().code(), Code::kNotFound);
+  EXPECT_NE(plan.status().message().find("meander prepare"), std::string::npos);
+}
+
+TEST_F(Plans, IdentityIsTheModelsShape) {
+  const std::string base = plan()->identity;
+  EXPECT_EQ(plan({"train.seed=5", "cluster.workers=2"})->identity, base);
+  EXPECT_NE(plan({"model.kind=din"})->identity, base);
+  EXPECT_NE(plan({"model.embedding=5"})->identity, base);
+  EXPECT_NE(plan({"model.head=9,4"})->identity, base);
+}
+
+TEST_F(Plans, SlicesCoverTheHeldOutPartOnce) {
+  const Result<Plan> plan = this->plan();
+  ASSERT_TRUE(plan.ok());
+  const PartitionMap lanes = PartitionMap::even(2);
+  const auto whole = open_slice(plan.value())(0, 1, lanes);
+  ASSERT_TRUE(whole.ok());
+  std::uint64_t batches = 0, samples = 0;
+  for (std::uint32_t slice = 0; slice < 3; ++slice) {
+    const auto source = open_slice(plan.value())(slice, 3, lanes);
+    ASSERT_TRUE(source.ok());
+    batches += source.value()->batches();
+    data::Batch batch;
+    for (std::uint64_t seq = 0; seq < source.value()->batches(); ++seq) {
+      ASSERT_TRUE(source.value()->build(seq, batch).ok());
+      samples += batch.samples;
+    }
+  }
+  EXPECT_EQ(batches, whole.value()->batches());
+  EXPECT_EQ(samples, 2 * plan->log->test_targets());
+}
+
+TEST_F(Plans, SamplesUntilAPositionAddUpToTheWholePass) {
+  const Result<Plan> plan = this->plan();
+  ASSERT_TRUE(plan.ok());
+  manifest::Manifest manifest;
+  manifest.add_streams()->set_next(3);
+  EXPECT_EQ(samples_until(plan.value(), &manifest).value(), 3u * 16);
+  manifest.mutable_streams(0)->set_ended(true);
+  EXPECT_EQ(samples_until(plan.value(), &manifest).value(), 2 * plan->log->train_targets());
+  EXPECT_EQ(samples_until(plan.value(), nullptr).value(), 2 * plan->log->train_targets());
+}
+
+TEST_F(Plans, RunStartsFreshOrAtTheNewestCheckpoint) {
+  const Result<Plan> plan = this->plan();
+  ASSERT_TRUE(plan.ok());
+  EXPECT_TRUE(find_start(context_, plan.value(), {})->restore.empty());
+  EXPECT_EQ(find_start(context_, plan.value(), {.resume = true}).status().code(), Code::kNotFound);
+  write_generation(plan.value());
+  const Result<Start> start = find_start(context_, plan.value(), {});
+  ASSERT_TRUE(start.ok()) << start.status().message();
+  EXPECT_EQ(start->restore, "checkpoints/gen-000001");
+  EXPECT_TRUE(start->positions);
+  EXPECT_FALSE(start->is_finished);
+  EXPECT_FALSE(find_start(context_, plan.value(), {.resume = true, .fresh = true}).ok());
+}
+
+TEST_F(Plans, CheckpointThatDoesNotFitIsRefused) {
+  write_generation(plan().value());
+  const Status model = find_start(context_, plan({"model.kind=din"}).value(), {}).status();
+  EXPECT_NE(model.message().find("a checkpoint of another model"), std::string::npos);
+  const Status batches = find_start(context_, plan({"train.batch=32"}).value(), {}).status();
+  EXPECT_EQ(batches.code(), Code::kInvalid);
+  EXPECT_NE(batches.message().find("--set: train.batch: is 32"), std::string::npos);
+  EXPECT_TRUE(find_start(context_, plan({"train.mode=asp", "cluster.lanes=3"}).value(), {}).ok());
+}
+
+TEST_F(Plans, FreshRemovesCheckpointsAndInitFromTakesRowsOnly) {
+  write_generation(plan().value());
+  const Result<Start> rows = find_start(
+      context_, plan({"checkpoint.dir=other", "train.init_from=checkpoints"}).value(), {});
+  ASSERT_TRUE(rows.ok()) << rows.status().message();
+  EXPECT_EQ(rows->restore, "checkpoints/gen-000001");
+  EXPECT_FALSE(rows->positions);
+  EXPECT_TRUE(find_start(context_, plan().value(), {.fresh = true})->restore.empty());
+  EXPECT_FALSE(storage().exists("checkpoints/gen-000001"));
+}
+
+}  // namespace
+}  // namespace meander::launch
