@@ -56,6 +56,7 @@ void add_evaluate(CLI::App& app, Context& context);
 void add_checkpoint(CLI::App& app, Context& context);
 void add_export(CLI::App& app, Context& context);
 void add_recommend(CLI::App& app, Context& context);
+void add_quickstart(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
 
