@@ -2,7 +2,7 @@
 #include "data/prepared_log.h"
 
 #include <algorithm>
-#include <boost/json.hpp>
+#include <bit>
 #include <utility>
 
 #include "common/rng.h"
@@ -15,7 +15,7 @@ namespace meander::data {
 namespace {
 
 // Rows a bucket of the time index has on average; and no more buckets than this.
-constexpr std::uint64_t kRowsPerBucket = 32;
+constexpr std::uint64_t kRowsPerBucket = 16;
 constexpr std::uint64_t kBucketsMax = std::uint64_t{1} << 20;
 
 Status check_users(const std::string& path, std::span<const UserEntry> users,
@@ -238,10 +238,11 @@ void PreparedLog::index_pool_time() {
   pool_from_ = pool_time_.front();
   const auto span = static_cast<std::uint64_t>(pool_time_.back() - pool_from_) + 1;
   const std::uint64_t buckets = std::clamp<std::uint64_t>(rows / kRowsPerBucket, 1, kBucketsMax);
-  pool_bucket_ms_ = static_cast<std::int64_t>(span / buckets + 1);
-  pool_index_.assign(span / pool_bucket_ms_ + 2, rows);
+  pool_bucket_bits_ = static_cast<std::uint32_t>(std::bit_width(span / buckets));
+  pool_index_.assign((span >> pool_bucket_bits_) + 2, rows);
   for (std::uint64_t row = rows; row-- > 0;) {
-    pool_index_[(pool_time_[row] - pool_from_) / pool_bucket_ms_] = row;
+    pool_index_[static_cast<std::uint64_t>(pool_time_[row] - pool_from_) >> pool_bucket_bits_] =
+        row;
   }
   for (std::size_t b = pool_index_.size() - 1; b-- > 0;) {  // empty buckets: where the next begins
     pool_index_[b] = std::min(pool_index_[b], pool_index_[b + 1]);
@@ -251,9 +252,16 @@ void PreparedLog::index_pool_time() {
 std::uint64_t PreparedLog::pool_lower_bound(std::int64_t time_ms) const {
   if (pool_time_.empty() || time_ms <= pool_from_) return 0;
   if (time_ms > pool_time_.back()) return pool_time_.size();
-  const std::size_t b = (time_ms - pool_from_) / pool_bucket_ms_;
-  const auto begin = pool_time_.begin();
-  return std::lower_bound(begin + pool_index_[b], begin + pool_index_[b + 1], time_ms) - begin;
+  const std::uint64_t b = static_cast<std::uint64_t>(time_ms - pool_from_) >> pool_bucket_bits_;
+  std::uint64_t at = pool_index_[b];
+  // Written so that it compiles to conditional moves: which way it goes is anybody's guess.
+  for (std::uint64_t left = pool_index_[b + 1] - at; left > 0;) {
+    const std::uint64_t half = left / 2;
+    const bool is_before = pool_time_[at + half] < time_ms;
+    at = is_before ? at + half + 1 : at;
+    left = is_before ? left - half - 1 : half;
+  }
+  return at;
 }
 
 const ItemEntry* PreparedLog::find_item(std::uint64_t item) const {

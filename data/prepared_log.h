@@ -138,7 +138,8 @@ class PreparedLog {
   std::span<const ItemEntry> items_;
   // pool_index_[b]: first pool row of time bucket b; see pool_lower_bound().
   std::vector<std::uint64_t> pool_index_;
-  std::int64_t pool_from_ = 0, pool_bucket_ms_ = 1;
+  std::int64_t pool_from_ = 0;
+  std::uint32_t pool_bucket_bits_ = 0;  // a bucket is 2^this many ms
 
   struct File {
     std::string path;

@@ -18,6 +18,11 @@ bool contains(std::span<const std::uint64_t> items, std::uint64_t item) {
   return found != 0;
 }
 
+std::uint64_t auxiliary_draw(std::uint64_t prefix, std::uint32_t position, std::uint32_t t,
+                             Sampler::Range range) {
+  return bounded(hash64(prefix, position * 32 + t), range.end - range.begin);
+}
+
 }  // namespace
 
 Sample sample_of(const PreparedLog& log, const Shard& shard, const Target& target, bool is_test,
@@ -70,16 +75,23 @@ std::uint64_t Sampler::auxiliary_prefix(std::uint64_t seed, const Sample& sample
   return hash64(seed ^ kAuxiliarySalt, sample.target.row);
 }
 
-bool Sampler::draw_auxiliary(std::uint64_t prefix, const Sample& sample, std::uint32_t position,
-                             ItemRef& out) const {
+Sampler::Range Sampler::auxiliary_range(std::uint64_t prefix, const Sample& sample,
+                                        std::uint32_t position) const {
   const std::uint32_t event = sample.history_begin + position;
   Range range{0, log_.pool().size()};
   if (spec_.kind == NegativeKind::kRecent) range = window_before(sample.shard->time_ms[event]);
+  if (range.begin != range.end) {
+    __builtin_prefetch(&log_.pool()[range.begin + auxiliary_draw(prefix, position, 0, range)]);
+  }
+  return range;
+}
+
+bool Sampler::draw_auxiliary(std::uint64_t prefix, const Sample& sample, std::uint32_t position,
+                             Range range, ItemRef& out) const {
   if (range.begin == range.end) return false;
-  const std::uint64_t positive = sample.shard->item[event];
+  const std::uint64_t positive = sample.shard->item[sample.history_begin + position];
   for (std::uint32_t t = 0; t <= kAuxiliaryTriesMax; ++t) {
-    const std::uint64_t random = hash64(prefix, position * 32 + t);
-    out = log_.pool()[range.begin + bounded(random, range.end - range.begin)];
+    out = log_.pool()[range.begin + auxiliary_draw(prefix, position, t, range)];
     if (out.item != positive) return true;
   }
   return false;

@@ -35,16 +35,19 @@ class Sampler {
   // Whether `item` may not be a negative of `sample`; `drawn` are those it has already.
   bool is_excluded(const Sample& sample, std::uint64_t item, std::span<const ItemRef> drawn) const;
 
-  // An auxiliary negative for position `position` of the sample's history: unlike that event's own
-  // item. False when there is none to be had. `prefix` is auxiliary_prefix() of the sample.
-  bool draw_auxiliary(std::uint64_t prefix, const Sample& sample, std::uint32_t position,
-                      ItemRef& out) const;
-  static std::uint64_t auxiliary_prefix(std::uint64_t seed, const Sample& sample);
-
- private:
+  // What the auxiliary negative of a history position is drawn from: rows [begin, end) of the pool.
   struct Range {
     std::uint64_t begin, end;
   };
+  // Also fetches the row that the first draw will name; so ask for many, then draw.
+  Range auxiliary_range(std::uint64_t prefix, const Sample& sample, std::uint32_t position) const;
+  // An auxiliary negative for position `position` of the sample's history: unlike that event's own
+  // item. False when there is none to be had. `prefix` is auxiliary_prefix() of the sample.
+  bool draw_auxiliary(std::uint64_t prefix, const Sample& sample, std::uint32_t position,
+                      Range range, ItemRef& out) const;
+  static std::uint64_t auxiliary_prefix(std::uint64_t seed, const Sample& sample);
+
+ private:
   Range window_before(std::int64_t time_ms) const;
 
   const PreparedLog& log_;

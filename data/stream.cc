@@ -294,9 +294,13 @@ class Stream::Impl {
     for (std::size_t i = 0; i < groups.size(); ++i) {
       const Sample& sample = samples_[groups[i]];
       const std::uint64_t prefix = Sampler::auxiliary_prefix(seed_, sample);
+      ranges_.clear();
+      for (std::uint32_t t = 0; t < sample.length(); ++t) {
+        ranges_.push_back(sampler_.auxiliary_range(prefix, sample, t));
+      }
       for (std::uint32_t t = 0; t < sample.length(); ++t) {
         const std::size_t row = part.step_offset[t] + i;
-        const bool valid = sampler_.draw_auxiliary(prefix, sample, t, auxiliary_[row]);
+        const bool valid = sampler_.draw_auxiliary(prefix, sample, t, ranges_[t], auxiliary_[row]);
         part.negative_valid[row] = valid ? 1.0f : 0.0f;
         if (valid) continue;
         const std::uint32_t event = sample.history_begin + t;
@@ -370,6 +374,7 @@ class Stream::Impl {
   std::vector<std::vector<std::uint32_t>> dealt_;  // [part] places of groups in samples_
   std::size_t rows_ = 0;                           // of the part in hand
   std::vector<ItemRef> auxiliary_;                 // (rows_)
+  std::vector<Sampler::Range> ranges_;             // by position of the history in hand
   std::vector<KeySet> tables_;
   std::vector<std::vector<std::uint32_t>> place_;  // [table] new number of each key
   std::vector<std::uint32_t> lane_next_;
