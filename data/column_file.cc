@@ -57,7 +57,7 @@ Status ColumnWriter::finish() {
 
 Status ColumnFile::verify() const {
   if (crc32c(bytes.data(), trailer.count * trailer.width) == trailer.payload_crc) return {};
-  return corrupt(path + ": values do not match their checksum; prepare the log again");
+  return invalid(path + ": values do not match their checksum; prepare the log again");
 }
 
 ColumnTrailer trailer_of(const Buffer& bytes) {
@@ -70,20 +70,20 @@ ColumnTrailer trailer_of(const Buffer& bytes) {
 Result<ColumnFile> open_column(Storage& storage, const std::string& path, std::uint32_t width) {
   ASSIGN_OR_RETURN(Buffer bytes, storage.read(path));
   const ColumnTrailer expected;
-  if (bytes.size() < sizeof(expected)) return corrupt(path + ": truncated");
+  if (bytes.size() < sizeof(expected)) return invalid(path + ": truncated");
   const ColumnTrailer trailer = trailer_of(bytes);
   if (std::memcmp(trailer.magic, expected.magic, sizeof(trailer.magic)) != 0) {
-    return corrupt(path + ": truncated, or not a column file");
+    return invalid(path + ": truncated, or not a column file");
   }
   if (trailer.version != expected.version) {
     return invalid(path + ": column format " + std::to_string(trailer.version) + ", this program " +
                    "reads " + std::to_string(expected.version) + "; prepare the log again");
   }
-  if (trailer.trailer_crc != crc_of(trailer)) return corrupt(path + ": damaged trailer");
+  if (trailer.trailer_crc != crc_of(trailer)) return invalid(path + ": damaged trailer");
   if (trailer.width != width ||
       trailer.count > std::numeric_limits<std::uint64_t>::max() / 2 / width ||
       padded(trailer.count * width) + sizeof(trailer) != bytes.size()) {
-    return corrupt(path + ": length does not match its trailer");
+    return invalid(path + ": length does not match its trailer");
   }
   return ColumnFile{path, std::move(bytes), trailer};
 }

@@ -118,12 +118,12 @@ struct ColumnFile {
   std::span<const T> values() const {
     return bytes.slice(0, trailer.count * sizeof(T)).as<T>();
   }
-  Status verify() const;  // kCorrupt when the values do not match their checksum
+  Status verify() const;  // kInvalid when the values do not match their checksum
 };
 // The last 64 bytes of a file that has as many.
 ColumnTrailer trailer_of(const Buffer& bytes);
 // Checks the length and the trailer, not the values. kNotFound; kInvalid: not a column file, or of
-// another version; kCorrupt: truncated or damaged.
+// another version, truncated or damaged.
 Result<ColumnFile> open_column(Storage& storage, const std::string& path, std::uint32_t width);
 
 }  // namespace meander::data

@@ -71,7 +71,7 @@ Status LineReader::refill_zstd() {
   ZSTD_outBuffer out{text_.data(), text_.size(), end_};
   const std::size_t left = ZSTD_decompressStream(zstd_->stream, &out, &in);
   if (ZSTD_isError(left)) {
-    return corrupt(path_ + ": damaged zstd data: " + ZSTD_getErrorName(left));
+    return invalid(path_ + ": damaged zstd data: " + ZSTD_getErrorName(left));
   }
   const bool moved = out.pos != end_ || in.pos != piece_used_;
   if (moved) zstd_->frame_open = left != 0;
@@ -79,7 +79,7 @@ Status LineReader::refill_zstd() {
   end_ = out.pos;
   if (!moved && pieces_done_) {
     done_ = true;
-    if (zstd_->frame_open) return corrupt(path_ + ": truncated zstd data");
+    if (zstd_->frame_open) return invalid(path_ + ": truncated zstd data");
   }
   return {};
 }

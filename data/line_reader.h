@@ -25,7 +25,7 @@ class LineReader {
   ~LineReader();
 
   // The next line without its end (\n or \r\n), valid until the next call; false at the end, or
-  // when status() is an error: kInvalid (a line over kLineBytesMax), kCorrupt (a damaged or
+  // when status() is an error: kInvalid (a line over kLineBytesMax, a damaged or
   // truncated .zst), or the storage's.
   bool next(std::string_view& line);
   const Status& status() const { return status_; }

@@ -85,7 +85,7 @@ Result<LogMeta> parse_log_json(const std::string& path, const Buffer& text) {
   boost::system::error_code error;
   const json::value root =
       json::parse({reinterpret_cast<const char*>(text.data()), text.size()}, error);
-  if (error) return corrupt(path + ": damaged or truncated JSON");
+  if (error) return invalid(path + ": damaged or truncated JSON");
   const json::value* format = root.is_object() ? root.get_object().if_contains("format") : nullptr;
   if (format == nullptr || *format != json::value(kFormat))
     return invalid(path + ": not a prepared log");
@@ -95,10 +95,10 @@ Result<LogMeta> parse_log_json(const std::string& path, const Buffer& text) {
   }
   try {
     LogMeta meta = read_meta(root.get_object());
-    if (meta.shards == 0 || meta.shards > kShardsMax) return corrupt(path + ": no shards");
+    if (meta.shards == 0 || meta.shards > kShardsMax) return invalid(path + ": no shards");
     return meta;
   } catch (const std::exception&) {
-    return corrupt(path + ": a field is missing or of another type; prepare the log again");
+    return invalid(path + ": a field is missing or of another type; prepare the log again");
   }
 }
 

@@ -35,7 +35,7 @@ struct LogMeta {
 };
 
 std::string to_log_json(const LogMeta& meta);
-// kInvalid: not a prepared log, or one of another version. kCorrupt: truncated or damaged.
+// kInvalid: not a prepared log, one of another version, truncated or damaged.
 Result<LogMeta> parse_log_json(const std::string& path, const Buffer& text);
 
 }  // namespace meander::data

@@ -80,8 +80,9 @@ struct PrepareReport {
 
 // Memory: some 1.5 x memory_bytes plus 64 bytes an item, whatever the length of the log. The output
 // appears whole or not at all; work in progress lies in `out`.tmp.
-// Errors: kInvalid (options, an empty log, too many refused records: the first is quoted),
-// kNotFound, kCorrupt (a truncated .zst), kExhausted, kFailed.
+// Errors: kInvalid (options, an empty log, a truncated .zst, too many refused records:
+// the first is quoted),
+// kNotFound, kExhausted, kFailed.
 Result<PrepareReport> prepare(Storage& storage, const PrepareOptions& options);
 
 }  // namespace meander::data

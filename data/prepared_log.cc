@@ -25,11 +25,11 @@ Status check_users(const std::string& path, std::span<const UserEntry> users,
     const UserEntry& user = users[u];
     const bool is_sorted = u == 0 || users[u - 1].id < user.id;
     if (!is_sorted || user.first != next || user.count == 0 || user.known > user.count) {
-      return corrupt(path + ": user " + std::to_string(u) + " is out of place");
+      return invalid(path + ": user " + std::to_string(u) + " is out of place");
     }
     next += user.count;
   }
-  if (next != events) return corrupt(path + ": does not match the number of events");
+  if (next != events) return invalid(path + ": does not match the number of events");
   return {};
 }
 
@@ -40,7 +40,7 @@ Status check_targets(const std::string& path, std::span<const Target> targets,
     const bool in_order = i == 0 || targets[i - 1].row < t.row;
     if (!in_order || t.row >= log_events || t.user >= users.size() ||
         t.event <= users[t.user].first || t.event - users[t.user].first >= users[t.user].count) {
-      return corrupt(path + ": target " + std::to_string(i) + " is out of place");
+      return invalid(path + ": target " + std::to_string(i) + " is out of place");
     }
   }
   return {};
@@ -115,7 +115,7 @@ class PreparedLogReader {
   template <class T>
   Result<std::span<const T>> event_column(const std::string& path, std::uint64_t events) {
     ASSIGN_OR_RETURN(const auto values, column<T>(path));
-    if (values.size() != events) return corrupt(path + ": does not match the number of events");
+    if (values.size() != events) return invalid(path + ": does not match the number of events");
     return values;
   }
 
@@ -149,7 +149,7 @@ class PreparedLogReader {
     if (meta_.test_negatives > 0) {
       ASSIGN_OR_RETURN(shard.test_negatives, column<ItemRef>(file("test_negatives.col")));
       if (shard.test_negatives.size() != shard.test_targets.size() * meta_.test_negatives) {
-        return corrupt(file("test_negatives.col") + ": does not match the number of test targets");
+        return invalid(file("test_negatives.col") + ": does not match the number of test targets");
       }
     }
     log_->shards_.push_back(std::move(shard));
@@ -174,7 +174,7 @@ class PreparedLogReader {
         test == meta_.test_targets) {
       return {};
     }
-    return corrupt(log_->path_ + ": the shards do not add up to what " + kLogJson + " says");
+    return invalid(log_->path_ + ": the shards do not add up to what " + kLogJson + " says");
   }
 
   Status read_global() {
@@ -184,12 +184,12 @@ class PreparedLogReader {
       ASSIGN_OR_RETURN(log_->pool_time_, checked_column<std::int64_t>(file("pool_time.col")));
       if (log_->pool_time_.size() != log_->pool_.size() ||
           !std::is_sorted(log_->pool_time_.begin(), log_->pool_time_.end())) {
-        return corrupt(file("pool_time.col") + ": does not match pool.col");
+        return invalid(file("pool_time.col") + ": does not match pool.col");
       }
     }
     ASSIGN_OR_RETURN(log_->items_, column<ItemEntry>(file("items.col")));
     if (log_->items_.size() != meta_.items) {
-      return corrupt(file("items.col") + ": does not match " + kLogJson);
+      return invalid(file("items.col") + ": does not match " + kLogJson);
     }
     return {};
   }
@@ -290,13 +290,13 @@ Result<Catalog> PreparedLog::catalog(Storage& storage) const {
   std::vector<std::string_view> fields;
   while (!text.empty()) {
     const std::size_t end = text.find('\n');
-    if (end == std::string_view::npos) return corrupt(path + ": truncated");
+    if (end == std::string_view::npos) return invalid(path + ": truncated");
     split(text.substr(0, end), "\t", fields);
     text.remove_prefix(end + 1);
     Catalog::Entry entry;
     if (fields.size() != 4 || !parse_key(fields[0], entry.item) ||
         !parse_key(fields[1], entry.category)) {
-      return corrupt(path + ": expected item, category, name of the category, title");
+      return invalid(path + ": expected item, category, name of the category, title");
     }
     entry.category_name = fields[2];
     entry.title = fields[3];

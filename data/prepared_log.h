@@ -74,11 +74,11 @@ struct Catalog {
 // A prepared log, mapped. Immutable: any number of threads may read one.
 class PreparedLog {
  public:
-  // Checks every file's header and length, and all that is used as an index; see verify() for the
-  // rest. Errors: kNotFound, kInvalid (not a prepared log, or of another version), kCorrupt
-  // (truncated or damaged); the message names the file.
+  // Checks every file's trailer and length, and all that is used as an index; see verify() for the
+  // rest. Errors: kNotFound, kInvalid (not a prepared log, of another version, truncated or
+  // damaged: it is an input, and prepared again it is whole); the message names the file.
   static Result<std::shared_ptr<const PreparedLog>> open(Storage& storage, const std::string& path);
-  // Checks the crc32c of every column: reads the whole log. kCorrupt.
+  // Checks the crc32c of every column: reads the whole log. kInvalid.
   Status verify() const;
 
   const std::string& path() const { return path_; }
@@ -117,7 +117,7 @@ class PreparedLog {
   };
   std::optional<UserRef> find_user(std::uint64_t id) const;
 
-  // Titles and names; empty when the source had none. kCorrupt.
+  // Titles and names; empty when the source had none. kInvalid.
   Result<Catalog> catalog(Storage& storage) const;
 
  private:

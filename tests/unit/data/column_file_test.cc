@@ -40,7 +40,7 @@ TEST(ColumnFile, EveryTruncationIsRefused) {
     write_file(*storage, "c", whole.substr(0, size));
     const auto file = open_column(*storage, "c", 8);
     ASSERT_FALSE(file.ok()) << size;
-    EXPECT_EQ(file.status().code(), Code::kCorrupt);
+    EXPECT_EQ(file.status().code(), Code::kInvalid);
   }
 }
 
@@ -60,7 +60,7 @@ TEST(ColumnFile, EveryFlippedByteIsFound) {
 TEST(ColumnFile, AnotherWidthIsRefused) {
   auto storage = make_memory_storage();
   write_values(*storage, some_values(16));
-  EXPECT_EQ(open_column(*storage, "c", 4).status().code(), Code::kCorrupt);
+  EXPECT_EQ(open_column(*storage, "c", 4).status().code(), Code::kInvalid);
   EXPECT_EQ(open_column(*storage, "absent", 8).status().code(), Code::kNotFound);
 }
 

@@ -73,23 +73,23 @@ TEST(LineReader, EmptyFileHasNoLines) {
   EXPECT_TRUE(lines_of(*storage, "b.txt.zst", status).empty() && status.ok());
 }
 
-TEST(LineReader, TruncatedCompressedFileIsCorrupt) {
+TEST(LineReader, TruncatedCompressedFileIsRefused) {
   auto storage = make_memory_storage();
   const std::string whole = compressed(long_text());
   for (const std::size_t size : {whole.size() - 1, whole.size() / 2, std::size_t{3}}) {
     write_file(*storage, "a.zst", whole.substr(0, size));
     Status status;
     lines_of(*storage, "a.zst", status);
-    EXPECT_EQ(status.code(), Code::kCorrupt) << size;
+    EXPECT_EQ(status.code(), Code::kInvalid) << size;
   }
 }
 
-TEST(LineReader, GarbageUnderACompressedNameIsCorrupt) {
+TEST(LineReader, GarbageUnderACompressedNameIsRefused) {
   auto storage = make_memory_storage();
   write_file(*storage, "a.zst", "user,item\n1,2\n");
   Status status;
   lines_of(*storage, "a.zst", status);
-  EXPECT_EQ(status.code(), Code::kCorrupt);
+  EXPECT_EQ(status.code(), Code::kInvalid);
 }
 
 TEST(LineReader, EndlessLineIsRefused) {

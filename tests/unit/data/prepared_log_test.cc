@@ -46,7 +46,7 @@ TEST(PreparedLog, TruncatedOrMissingFilesAreRefusedByName) {
     write_file(*storage, file, whole.substr(0, whole.size() / 2));
     const auto log = PreparedLog::open(*storage, "shop");
     ASSERT_FALSE(log.ok()) << file;
-    EXPECT_EQ(log.status().code(), Code::kCorrupt) << log.status().message();
+    EXPECT_EQ(log.status().code(), Code::kInvalid) << log.status().message();
     EXPECT_THAT(log.status().message(), testing::StartsWith(file));
     ASSERT_TRUE(storage->remove(file).ok());
     EXPECT_FALSE(PreparedLog::open(*storage, "shop").ok()) << file;
@@ -83,7 +83,7 @@ TEST(PreparedLog, WhatIsNotOneIsRefused) {
   EXPECT_THAT(PreparedLog::open(*storage, "d").status().message(),
               testing::HasSubstr("prepare the log again"));
   write_file(*storage, "d/log.json", "{\"format\": \"meander-prepared-log\", \"version\": 1}");
-  EXPECT_EQ(PreparedLog::open(*storage, "d").status().code(), Code::kCorrupt);
+  EXPECT_EQ(PreparedLog::open(*storage, "d").status().code(), Code::kInvalid);
 }
 
 TEST(PreparedLog, UsersAndItemsAreFound) {
