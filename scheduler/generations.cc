@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "checkpoint/generation.h"
+#include "common/crc32c.h"
 
 namespace meander::scheduler {
 namespace {
@@ -74,6 +75,10 @@ Status Generations::complete(manifest::Manifest manifest, const Accumulator& met
   const Buffer sums = metrics.encode();
   RETURN_IF_ERROR(
       storage_.write_atomic(join_path(begun_dir(), kMetricsFile), sums.data(), sums.size()));
+  manifest::Extra& extra = *manifest.add_extras();
+  extra.set_name(kMetricsFile);
+  extra.set_bytes(sums.size());
+  extra.set_crc32c(crc32c(sums.data(), sums.size()));
   RETURN_IF_ERROR(checkpoint::write_manifest(storage_, begun_dir(), manifest));
   dir_ = begun_dir();
   manifest_ = std::move(manifest);
