@@ -21,12 +21,8 @@ std::uint64_t type_bytes(std::string_view type) {
   return 0;
 }
 
-std::string header_text(const std::vector<ArraySpec>& arrays,
-                        const std::map<std::string, std::string>& metadata) {
+std::string header_text(const std::vector<ArraySpec>& arrays) {
   json::object header;
-  json::object strings;
-  for (const auto& [key, value] : metadata) strings[key] = value;
-  if (!strings.empty()) header["__metadata__"] = std::move(strings);
   std::uint64_t at = 0;
   for (const ArraySpec& a : arrays) {
     const std::uint64_t end = at + a.bytes();
@@ -51,11 +47,10 @@ std::uint64_t ArraySpec::count() const {
 
 std::uint64_t ArraySpec::bytes() const { return count() * type_bytes(type); }
 
-Result<SafetensorsWriter> SafetensorsWriter::create(
-    Storage& storage, const std::string& path, std::vector<ArraySpec> arrays,
-    const std::map<std::string, std::string>& metadata) {
+Result<SafetensorsWriter> SafetensorsWriter::create(Storage& storage, const std::string& path,
+                                                    std::vector<ArraySpec> arrays) {
   SafetensorsWriter writer;
-  const std::string header = header_text(arrays, metadata);
+  const std::string header = header_text(arrays);
   for (const ArraySpec& a : arrays) {
     CHECK_NE(type_bytes(a.type), 0u) << a.type;
     writer.payload_bytes_ += a.bytes();
@@ -156,13 +151,7 @@ Result<Safetensors> Safetensors::open(Storage& storage, const std::string& path)
   if (error || !header.is_object()) return bad("header is not a JSON object");
   const std::uint64_t payload_at = kLengthBytes + length;
   for (const auto& [name, entry] : header.get_object()) {
-    if (name == "__metadata__") {
-      if (!entry.is_object()) return bad("bad metadata");
-      for (const auto& [key, value] : entry.get_object()) {
-        if (value.is_string()) file.metadata_[key] = value.get_string();
-      }
-      continue;
-    }
+    if (name == "__metadata__") continue;  // strings for people
     Array array;
     array.spec.name = name;
     if (!parse_array(entry, size - payload_at, array.spec, array.offset)) {

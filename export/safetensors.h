@@ -36,8 +36,7 @@ struct ArraySpec {
 class SafetensorsWriter {
  public:
   static Result<SafetensorsWriter> create(Storage& storage, const std::string& path,
-                                          std::vector<ArraySpec> arrays,
-                                          const std::map<std::string, std::string>& metadata = {});
+                                          std::vector<ArraySpec> arrays);
   // The next bytes; small pieces are gathered. Appending more than was announced is a bug (CHECK).
   Status append(const void* bytes, std::size_t size);
   template <class T>
@@ -65,12 +64,10 @@ class Safetensors {
   // kNotFound, kCorrupt (not of this format, truncated, or offsets that do not fit).
   static Result<Safetensors> open(Storage& storage, const std::string& path);
 
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const ArraySpec* find(const std::string& name) const;
   // The array `name`, whose type and number of dimensions must be these. kCorrupt names the file.
   Result<std::span<const std::int64_t>> ints(const std::string& name, std::size_t dims) const;
   Result<std::span<const float>> floats(const std::string& name, std::size_t dims) const;
-  std::uint64_t file_bytes() const { return bytes_.size(); }
 
  private:
   struct Array {
@@ -83,7 +80,6 @@ class Safetensors {
 
   std::string path_;
   Buffer bytes_;
-  std::map<std::string, std::string> metadata_;
   std::map<std::string, Array> arrays_;
 };
 

@@ -30,8 +30,5 @@ struct Samples {
 // "batches".
 Result<std::uint64_t> write_samples(Storage& storage, const std::string& path,
                                     const models::ModelSpec& model, const Samples& samples);
-// kNotFound, kCorrupt.
-Result<Samples> read_samples(Storage& storage, const std::string& path,
-                             const models::ModelSpec& model);
 
 }  // namespace meander::artefact

@@ -20,7 +20,7 @@ std::unique_ptr<Storage> with_file() {
   auto storage = make_memory_storage();
   auto writer = SafetensorsWriter::create(
       *storage, "f.safetensors",
-      {{"numbers", "F32", {2, 3}}, {"ids", "I64", {3}}, {"none", "I64", {0}}}, {{"who", "test"}});
+      {{"numbers", "F32", {2, 3}}, {"ids", "I64", {3}}, {"none", "I64", {0}}});
   CHECK(writer.ok());
   CHECK(writer->append(std::span<const float>(kFloats)).ok());
   CHECK(writer->append(std::span<const std::int64_t>(kInts)).ok());
@@ -45,7 +45,6 @@ TEST(Safetensors, ReadsWhatWasWritten) {
   EXPECT_THAT(file.value().floats("numbers", 2).value(), ElementsAre(0.5f, -2, 3, 4, 5, 6));
   EXPECT_THAT(file.value().ints("none", 1).value(), ElementsAre());
   EXPECT_EQ(file.value().find("numbers")->shape, (std::vector<std::int64_t>{2, 3}));
-  EXPECT_EQ(file.value().metadata().at("who"), "test");
 }
 
 TEST(Safetensors, FirstArrayStartsAtAPage) {
@@ -86,7 +85,7 @@ TEST(Safetensors, HeadersThatLieAreCorrupt) {
                                                       {"[2,3]", "[-2,"},
                                                       {"[0,24]", "[9,24]"},
                                                       {"\"F32\"", "\"I64\""},
-                                                      {"{\"__met", "[\"__met"}};
+                                                      {"{\"numbers\"", "[\"numbers\""}};
   for (const auto& [truth, lie] : lies) {
     std::string bytes = whole;
     const std::size_t at = bytes.find(truth);

@@ -9,10 +9,8 @@ namespace meander {
 namespace {
 
 using artefact::Layout;
-using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::Not;
 using testing::Pointwise;
 
 models::ModelSpec spec() { return SmallExport::spec_of("dnn", /*user=*/true, /*numeric=*/2); }
@@ -151,22 +149,22 @@ TEST(Export, TitlesCannotBreakTheLinesOfItems) {
   EXPECT_EQ(e.value()->items()[2].title, "a b c");
 }
 
-TEST(Samples, SurviveTheirFile) {
+TEST(Samples, AreCalledAsTheInputsOfTheModel) {
   SmallExport small(spec());
   artefact::Samples samples = small.samples(5, 3, 4);
   samples.logit.assign(15, 0.25f);
   const auto storage = make_memory_storage();
   ASSERT_TRUE(artefact::write_samples(*storage, "s", spec(), samples).ok());
-  const auto read = artefact::read_samples(*storage, "s", spec());
-  ASSERT_TRUE(read.ok()) << read.status().message();
-  EXPECT_EQ(read.value().target, samples.target);
-  EXPECT_EQ(read.value().history, samples.history);
-  EXPECT_EQ(read.value().history_length, samples.history_length);
-  EXPECT_EQ(read.value().numeric, samples.numeric);
-  EXPECT_EQ(read.value().logit, samples.logit);
-  EXPECT_EQ(read.value().batches, samples.batches);
-  EXPECT_EQ(
-      artefact::read_samples(*storage, "s", SmallExport::spec_of("dnn")).value().target.size(), 2u);
+  const auto file = artefact::Safetensors::open(*storage, "s").value();
+  EXPECT_THAT(file.ints("target_user", 2).value(), Pointwise(testing::Eq(), samples.target[2]));
+  EXPECT_THAT(file.ints("history_item", 2).value(), Pointwise(testing::Eq(), samples.history[0]));
+  EXPECT_EQ(file.find("history_user"), nullptr);
+  EXPECT_THAT(file.ints("history_length", 1).value(),
+              Pointwise(testing::Eq(), samples.history_length));
+  EXPECT_THAT(file.floats("numeric", 3).value(), Pointwise(testing::Eq(), samples.numeric));
+  EXPECT_THAT(file.floats("logit", 2).value(), testing::Each(0.25f));
+  EXPECT_EQ(file.find("history_category")->shape, (std::vector<std::int64_t>{5, 4}));
+  EXPECT_THAT(file.ints("batches", 1).value(), ElementsAre(5));
 }
 
 }  // namespace
