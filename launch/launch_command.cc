@@ -7,6 +7,7 @@
 
 #include "launch/children.h"
 #include "launch/layout.h"
+#include "launch/signals.h"
 #include "launch/train.h"
 
 namespace meander::launch {
@@ -65,6 +66,7 @@ Status start_children(Children& children, const Plan& plan, std::vector<std::str
 Result<Outcome> run_with_children(Context& context, const Plan& plan,
                                   const std::vector<std::string>& sets,
                                   scheduler::SchedulerOptions options, std::uint64_t& restarts) {
+  catch_interrupts();
   Process process(context.clock, *context.storage, 1);
   ASSIGN_OR_RETURN(auto scheduler,
                    SchedulerThread::start(process, "tcp://127.0.0.1:*", std::move(options)));
@@ -87,6 +89,7 @@ Result<Outcome> run_with_children(Context& context, const Plan& plan,
 Status launch(Context& context, const LaunchFlags& flags) {
   const std::vector<std::string> sets = all_sets(flags);
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.train.job, sets));
+  RETURN_IF_ERROR(check_no_averaging(plan));
   if (flags.train.dry_run) return describe_plan(context, plan);
   std::uint64_t restarts = 0;
   const Status status =

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+
+#include "worker/worker.h"
 
 namespace meander::launch {
 
@@ -23,10 +26,15 @@ class MpiWorld {
   bool is_one_host() const { return is_one_host_; }
   // What rank 0 says, at every rank. Called by all, once each time.
   std::string broadcast(const std::string& text) const;
+  // Sums over the ranks that say `is_member`; null at the others. Called by all, once. A sum that
+  // some rank does not come to within kSumWait is kUnavailable, and ~MpiWorld then ends all ranks.
+  std::unique_ptr<worker::Collective> collective(bool is_member);
+  static constexpr std::chrono::seconds kSumWait{120};
 
  private:
   std::uint32_t rank_ = 0, size_ = 1;
   bool is_one_host_ = true;
+  bool is_broken_ = false;  // a sum was given up: MPI cannot end in order any more
 };
 
 }  // namespace meander::launch

@@ -250,7 +250,8 @@ Result<std::shared_ptr<const data::PreparedLog>> open_log(Storage& storage, cons
                    "'; write one with: meander prepare --format ... --in ... --out " + path);
 }
 
-// Batches of one data::Stream, in part: `count` of them from `first` on.
+// Batches of one data::Stream, in part: `count` of them from `first` on. Those behind the stream's
+// end are empty.
 class StreamSource final : public worker::BatchSource {
  public:
   StreamSource(std::unique_ptr<data::Stream> stream, PartitionMap partitions, std::uint64_t first,
@@ -262,7 +263,12 @@ class StreamSource final : public worker::BatchSource {
   std::uint64_t batches() const override { return count_; }
   Status build(std::uint64_t seq, data::Batch& batch) override {
     CHECK_LT(seq, count_);
-    stream_->build(first_ + seq, partitions_, batch);
+    if (first_ + seq < stream_->batches()) {
+      stream_->build(first_ + seq, partitions_, batch);
+    } else {
+      batch.samples = 0;
+      batch.progress = 1;
+    }
     return {};
   }
 
@@ -379,14 +385,30 @@ Result<std::uint64_t> samples_until(const Plan& plan, const manifest::Manifest* 
   return samples;
 }
 
+bool averages_dense(const Plan& plan) {
+  return plan.job.spec.train().dense() == job::Train::allreduce;
+}
+
+Status check_no_averaging(const Plan& plan) {
+  if (!averages_dense(plan)) return {};
+  return invalid(plan.job.place("train.dense") +
+                 ": allreduce needs MPI: start it with mpirun -np N meander train");
+}
+
 worker::OpenStream open_stream(const Plan& plan) {
-  return [log = plan.log, spec = plan.train](
+  return [log = plan.log, spec = plan.train, in_step = averages_dense(plan)](
              std::uint32_t index,
              const PartitionMap& partitions) -> Result<std::unique_ptr<worker::BatchSource>> {
     data::StreamSpec of_stream = spec;
+    std::uint64_t batches = 0;
+    for (std::uint32_t i = 0; in_step && i < spec.count; ++i) {
+      of_stream.index = i;
+      ASSIGN_OR_RETURN(const auto stream, data::Stream::open(log, of_stream));
+      batches = std::max(batches, stream->batches());
+    }
     of_stream.index = index;
     ASSIGN_OR_RETURN(auto stream, data::Stream::open(log, of_stream));
-    const std::uint64_t batches = stream->batches();
+    batches = std::max(batches, stream->batches());
     return std::unique_ptr<worker::BatchSource>(
         std::make_unique<StreamSource>(std::move(stream), partitions, 0, batches));
   };

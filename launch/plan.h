@@ -47,7 +47,13 @@ scheduler::SchedulerOptions scheduler_options(const Plan& plan, std::uint64_t cl
 // (null) the whole pass. What workers report falls short of it when one dies before its heartbeat.
 Result<std::uint64_t> samples_until(const Plan& plan, const manifest::Manifest* manifest);
 
-// The worker's sources of batches. They share the plan's log.
+// Dense parameters are averaged over the workers each step, instead of pushed by each.
+bool averages_dense(const Plan& plan);
+// kInvalid when the plan averages: only `mpirun meander train` does.
+Status check_no_averaging(const Plan& plan);
+
+// The worker's sources of batches. They share the plan's log. Where dense parameters are averaged
+// all streams have the same number of batches: the last ones of the shorter streams are empty.
 worker::OpenStream open_stream(const Plan& plan);
 worker::OpenSlice open_slice(const Plan& plan);
 

@@ -70,9 +70,9 @@ Status run_ps(const Context& context, Process& process, const PsRole& role) {
 }
 
 Status run_worker(const Context& context, Process& process, const Plan& plan, std::uint32_t index,
-                  const std::string& scheduler) {
+                  const std::string& scheduler, worker::Collective* collective) {
   std::vector<std::unique_ptr<RoleThread>> roles(1);
-  ASSIGN_OR_RETURN(roles[0], start_worker(process, plan, index, 0, scheduler));
+  ASSIGN_OR_RETURN(roles[0], start_worker(process, plan, index, 0, scheduler, collective));
   if (context.verbose > 0) {
     context.note("worker " + std::to_string(index) + " works for " + scheduler);
   }

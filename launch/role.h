@@ -21,6 +21,6 @@ struct PsRole {
 // this process to leave; what it held goes to others.
 Status run_ps(const Context& context, Process& process, const PsRole& role);
 Status run_worker(const Context& context, Process& process, const Plan& plan, std::uint32_t index,
-                  const std::string& scheduler);
+                  const std::string& scheduler, worker::Collective* collective = nullptr);
 
 }  // namespace meander::launch

@@ -34,9 +34,11 @@ std::string default_listen(const job::Cluster& cluster) {
 
 Status scheduler(Context& context, const RoleFlags& flags) {
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.train.job, flags.train.sets));
+  RETURN_IF_ERROR(check_no_averaging(plan));
   return train_with(
       context, plan, flags.train.start,
       [&](scheduler::SchedulerOptions options) -> Result<Outcome> {
+        catch_interrupts();
         Process process(context.clock, *context.storage, 1);
         const std::string listen =
             flags.listen.empty() ? default_listen(plan.job.spec.cluster()) : flags.listen;

@@ -80,7 +80,8 @@ Result<std::unique_ptr<RoleThread>> start_lane(Process& process, std::uint32_t i
 
 Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& plan,
                                                  std::uint32_t index, std::uint64_t cluster,
-                                                 const std::string& scheduler) {
+                                                 const std::string& scheduler,
+                                                 worker::Collective* collective) {
   ASSIGN_OR_RETURN(auto transport,
                    net::ZmqTransport::create(process.zmq, net::worker_name(index), ""));
   worker::WorkerOptions options;
@@ -93,7 +94,7 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
   return RoleThread::start(
       process, std::move(transport), scheduler, [&](net::Transport& net, Executor& executor) {
         return std::make_unique<worker::Worker>(options, *plan.graph, open_stream(plan),
-                                                open_slice(plan), net, executor);
+                                                open_slice(plan), net, executor, collective);
       });
 }
 

@@ -64,9 +64,11 @@ Result<std::unique_ptr<RoleThread>> start_lane(Process& process, std::uint32_t i
                                                std::uint64_t cluster, const std::string& bind,
                                                const std::string& advertise,
                                                const std::string& scheduler);
+// `collective`: of all workers, when dense parameters are averaged (null otherwise).
 Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& plan,
                                                  std::uint32_t index, std::uint64_t cluster,
-                                                 const std::string& scheduler);
+                                                 const std::string& scheduler,
+                                                 worker::Collective* collective = nullptr);
 
 // "tcp://10.0.0.3:5000" with the host of `endpoint` replaced. kInvalid: not of tcp.
 Result<std::string> replace_host(const std::string& endpoint, const std::string& host);

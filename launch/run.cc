@@ -140,6 +140,7 @@ std::string Meeting::of(const std::string& name) const {
 
 Result<Outcome> run_in_process(const Context& context, const Plan& plan,
                                scheduler::SchedulerOptions options) {
+  catch_interrupts();
   const std::uint64_t cluster = options.cluster;
   const job::Cluster& described = plan.job.spec.cluster();
   const Meeting meeting(described.transport(), cluster);

@@ -6,6 +6,9 @@ namespace meander::launch {
 // Ctrl-C and SIGTERM: the first asks for an orderly end, the second ends the process at once.
 // Call before threads are started. A pipe wakes whoever waits.
 void catch_interrupts();
+// The same for the first rank of an MPI run: Ctrl-C to mpirun arrives as SIGCONT at once and as
+// SIGTERM some time later; what comes after the first is for mpirun to enforce.
+void catch_interrupts_of_mpi();
 // For a process whose leader is told as well.
 void ignore_interrupts();
 bool interrupted();

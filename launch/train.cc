@@ -7,7 +7,6 @@
 
 #include "launch/prepare.h"
 #include "launch/report.h"
-#include "launch/signals.h"
 #include "launch/text.h"
 
 namespace meander::launch {
@@ -140,7 +139,6 @@ Status train_with(Context& context, const Plan& plan, const StartFlags& flags, c
   } else {
     note_start(context, plan, start);
   }
-  catch_interrupts();
   ASSIGN_OR_RETURN(Outcome outcome, run(std::move(options)));
   if (!outcome.status.ok() && outcome.status.code() != Code::kInterrupted) return outcome.status;
   if (start.is_finished) {

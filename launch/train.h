@@ -34,7 +34,7 @@ Result<Plan> plan_job(const Context& context, const std::string& job,
 Status describe_plan(Context& context, const Plan& plan);
 
 // Trains with `run`, which gets the scheduler's options; or, when the checkpoint is of a finished
-// run, only evaluates it. Reports the outcome.
+// run, only evaluates it. Reports the outcome. `run` catches interrupts before it starts threads.
 using Run = std::function<Result<Outcome>(scheduler::SchedulerOptions)>;
 Status train_with(Context& context, const Plan& plan, const StartFlags& flags, const Run& run);
 

@@ -38,24 +38,26 @@ std::string listen_at(const MpiWorld& world) {
 }
 
 Status lead(Context& context, const TrainFlags& flags, const std::vector<std::string>& sets,
-            const MpiWorld& world) {
+            MpiWorld& world) {
   Announcement announcement(world);
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.job, sets));
   if (flags.dry_run) return describe_plan(context, plan);
   return train_with(
       context, plan, flags.start, [&](scheduler::SchedulerOptions options) -> Result<Outcome> {
+        catch_interrupts_of_mpi();
         Process process(context.clock, *context.storage, 1);
         ASSIGN_OR_RETURN(auto scheduler,
                          SchedulerThread::start(process, listen_at(world), std::move(options)));
         ASSIGN_OR_RETURN(const std::string endpoint,
                          reachable(world, scheduler->endpoint(), process.host));
         announcement.make(endpoint);
+        if (averages_dense(plan)) world.collective(false);
         return scheduler->follow(context, {});
       });
 }
 
 Status follow(Context& context, const TrainFlags& flags, const std::vector<std::string>& sets,
-              const MpiWorld& world) {
+              MpiWorld& world) {
   ignore_interrupts();  // rank 0 hears them too, and ends everybody in order
   context.quiet = true;
   context.json = false;
@@ -63,8 +65,11 @@ Status follow(Context& context, const TrainFlags& flags, const std::vector<std::
   if (scheduler.empty()) return {};
   ASSIGN_OR_RETURN(LoadedJob job, load_job(*context.storage, flags.job, sets));
   const job::Cluster cluster = job.spec.cluster();
+  const bool is_ps = world.rank() <= cluster.ps();
+  std::unique_ptr<worker::Collective> collective;
+  if (job.spec.train().dense() == job::Train::allreduce) collective = world.collective(!is_ps);
   Process process(context.clock, *context.storage, cluster.threads() != 0 ? cluster.threads() : 1);
-  if (world.rank() <= cluster.ps()) {
+  if (is_ps) {
     PsRole role;
     role.lanes = lanes_of(world.rank() - 1, cluster.ps(), lane_count(cluster));
     role.scheduler = scheduler;
@@ -72,13 +77,14 @@ Status follow(Context& context, const TrainFlags& flags, const std::vector<std::
     return run_ps(context, process, role);
   }
   ASSIGN_OR_RETURN(const Plan plan, make_plan(*context.storage, std::move(job)));
-  return run_worker(context, process, plan, world.rank() - 1 - cluster.ps(), scheduler);
+  return run_worker(context, process, plan, world.rank() - 1 - cluster.ps(), scheduler,
+                    collective.get());
 }
 
 }  // namespace
 
 Status train_under_mpi(Context& context, const TrainFlags& flags) {
-  const MpiWorld world;
+  MpiWorld world;
   std::vector<std::string> sets = flags.sets;
   Result<LoadedJob> job = load_job(*context.storage, flags.job, sets);
   Result<RankLayout> layout =

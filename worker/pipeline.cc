@@ -37,13 +37,14 @@ struct Pipeline::Run {
 };
 
 Pipeline::Pipeline(const WorkerOptions& options, const nn::Graph& graph, OpenStream open_stream,
-                   OpenSlice open_slice, net::Transport& transport, Executor& executor)
+                   OpenSlice open_slice, net::Transport& transport, Executor& executor,
+                   Collective* collective)
     : options_(options),
       open_stream_(std::move(open_stream)),
       open_slice_(std::move(open_slice)),
       transport_(transport),
       executor_(executor),
-      trainer_(graph, options.dense_block, options.clip_norm) {
+      trainer_(graph, options.dense_block, options.clip_norm, collective) {
   CHECK_GT(options.depth, 0u);
 }
 
@@ -261,6 +262,7 @@ void Pipeline::build(const RunPtr& run) {
   step->state = Step::kBuilding;
   step->id = {.stream = run->stream, .epoch = run->epoch, .seq = seq};
   step->last = seq + 1 == run->end;
+  step->read_only = run->read_only;
   run->steps.push_back(step);
   run->building = true;
   auto status = std::make_shared<Status>();
@@ -297,7 +299,7 @@ void Pipeline::pulled(ps::BatchId id, std::vector<Buffer> rows) {
   Step& step = *run->steps[id.seq - run->acked];
   if (step.state != Step::kPulling) return;
   step.rows = std::move(rows);
-  step.state = step.empty() ? Step::kComputed : Step::kPulled;
+  step.state = trainer_.has_work(step) ? Step::kPulled : Step::kComputed;
 }
 
 // The first batch that is not computed yet, if its rows are there.
@@ -310,14 +312,20 @@ void Pipeline::compute(const RunPtr& run) {
   step->state = Step::kComputing;
   computing_ = true;
   if (!run->read_only) last_computed_ = run->stream;
+  auto status = std::make_shared<Status>();
   executor_.submit(
-      [this, step, read_only = run->read_only] {
-        read_only ? trainer_.infer(*step, executor_) : trainer_.train(*step, executor_);
+      [this, step, status] {
+        if (step->read_only) {
+          trainer_.infer(*step, executor_);
+        } else {
+          *status = trainer_.train(*step, executor_);
+        }
       },
-      [this, step] {
+      [this, step, status] {
         computing_ = false;
         work_done_ = true;
         step->state = Step::kComputed;
+        if (!status->ok() && status_.ok()) status_ = std::move(*status);
       });
 }
 

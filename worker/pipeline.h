@@ -23,7 +23,8 @@ namespace meander::worker {
 class Pipeline {
  public:
   Pipeline(const WorkerOptions& options, const nn::Graph& graph, OpenStream open_stream,
-           OpenSlice open_slice, net::Transport& transport, Executor& executor);
+           OpenSlice open_slice, net::Transport& transport, Executor& executor,
+           Collective* collective);
   ~Pipeline();
 
   // Forgets every stream and number and works with these lanes from now on.

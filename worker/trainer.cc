@@ -68,9 +68,11 @@ void add_scores(const Step& step, ScoreSums& scores) {
   }
 }
 
-Trainer::Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm)
+Trainer::Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm,
+                 Collective* collective)
     : graph_(graph),
       clip_norm_(clip_norm),
+      collective_(collective),
       dense_(dense_tables(graph, dense_block)),
       session_(graph) {}
 
@@ -89,22 +91,34 @@ void Trainer::set_partitions(const PartitionMap& partitions) {
   }
 }
 
+bool Trainer::has_work(const Step& step) const {
+  return !step.empty() || (collective_ != nullptr && !step.read_only);
+}
+
+// Does it pull and push the dense vector?
+bool Trainer::moves_dense(const Step& step) const {
+  if (collective_ == nullptr || step.read_only) return !step.empty();
+  return step.id.stream == 0;
+}
+
 std::vector<Buffer> Trainer::keys(const std::shared_ptr<Step>& step) const {
   std::vector<Buffer> all(graph_.tables() + dense_.size());
-  if (step->empty()) return all;
-  CHECK_EQ(step->batch.keys.size(), static_cast<std::size_t>(graph_.tables()));
-  for (std::int32_t t = 0; t < graph_.tables(); ++t) {
-    const std::vector<std::uint64_t>& keys = step->batch.keys[t];
-    all[t] = Buffer::view(keys.data(), keys.size() * sizeof(std::uint64_t), step);
+  if (!step->empty()) {
+    CHECK_EQ(step->batch.keys.size(), static_cast<std::size_t>(graph_.tables()));
+    for (std::int32_t t = 0; t < graph_.tables(); ++t) {
+      const std::vector<std::uint64_t>& keys = step->batch.keys[t];
+      all[t] = Buffer::view(keys.data(), keys.size() * sizeof(std::uint64_t), step);
+    }
   }
-  std::ranges::copy(dense_keys_, all.begin() + graph_.tables());
+  if (moves_dense(*step)) std::ranges::copy(dense_keys_, all.begin() + graph_.tables());
   return all;
 }
 
 std::vector<Buffer> Trainer::gradients(const std::shared_ptr<Step>& step) const {
   std::vector<Buffer> all(graph_.tables() + dense_.size());
-  if (step->empty()) return all;
-  for (std::size_t t = 0; t < all.size(); ++t) {
+  const std::size_t first = step->empty() ? graph_.tables() : 0;
+  const std::size_t end = moves_dense(*step) ? all.size() : graph_.tables();
+  for (std::size_t t = first; t < end; ++t) {
     const std::span<float> values = step->gradients[t].get();
     all[t] = Buffer::view(values.data(), values.size_bytes(), step);
   }
@@ -123,22 +137,29 @@ void Trainer::bind(Step& step) {
     CHECK_EQ(rows.size(), batch.keys[t].size() * width);
     tables_.push_back({rows.data(), static_cast<std::int32_t>(batch.keys[t].size()), width, width});
   }
-  const std::span<float> dense = step.dense.take(graph_.dense_size());
-  for (std::size_t d = 0; d < dense_.size(); ++d) {
-    dense_[d].gather(step.rows[graph_.tables() + d].as<float>(), dense);
-  }
   step.logits.take(batch.samples);
 }
 
+// The dense vector as the lanes have it, by way of whoever pulls it.
+Status Trainer::gather_dense(Step& step) {
+  const std::span<float> dense = step.dense.take(graph_.dense_size());
+  if (moves_dense(step)) {
+    for (std::size_t d = 0; d < dense_.size(); ++d) {
+      dense_[d].gather(step.rows[graph_.tables() + d].as<float>(), dense);
+    }
+  } else {
+    std::ranges::fill(dense, 0.0f);
+  }
+  return collective_ == nullptr || step.read_only ? Status() : collective_->sum(dense);
+}
+
 void Trainer::bind_gradients(Step& step) {
-  step.gradients.resize(graph_.tables() + dense_.size());
   dtables_.clear();
   for (std::int32_t t = 0; t < graph_.tables(); ++t) {
     const nn::ConstMatrix& rows = tables_[t];
     float* drows = step.gradients[t].take(static_cast<std::size_t>(rows.rows) * rows.cols).data();
     dtables_.push_back({drows, rows.rows, rows.cols, rows.cols});
   }
-  step.ddense.take(graph_.dense_size());
 }
 
 void Trainer::clip(std::span<float> ddense) const {
@@ -151,24 +172,45 @@ void Trainer::clip(std::span<float> ddense) const {
   for (std::size_t i = 0; i < graph_.dense_trained(); ++i) ddense[i] *= scale;
 }
 
-void Trainer::train(Step& step, Executor& executor) {
-  bind(step);
-  bind_gradients(step);
-  nn::StepOutput output{
-      .dtables = dtables_, .ddense = step.ddense.get(), .logits = step.logits.get()};
-  session_.train(
-      {.parts = {parts_.data(), parts_used_}, .tables = tables_, .dense = step.dense.get()},
-      executor, output);
-  step.loss = output.loss;
-  clip(output.ddense);
+// The mean over the workers whose step holds samples.
+Status Trainer::average(std::span<float> ddense_and_count) const {
+  if (collective_ == nullptr) return {};
+  RETURN_IF_ERROR(collective_->sum(ddense_and_count));
+  const float count = ddense_and_count.back();
+  if (count == 0) return {};
+  for (float& value : ddense_and_count) value /= count;
+  return {};
+}
+
+Status Trainer::train(Step& step, Executor& executor) {
+  RETURN_IF_ERROR(gather_dense(step));
+  step.gradients.resize(graph_.tables() + dense_.size());
+  const std::span<float> ddense_and_count = step.ddense.take(graph_.dense_size() + 1);
+  const std::span<float> ddense = ddense_and_count.first(graph_.dense_size());
+  if (step.empty()) {
+    std::ranges::fill(ddense_and_count, 0.0f);
+  } else {
+    bind(step);
+    bind_gradients(step);
+    nn::StepOutput output{.dtables = dtables_, .ddense = ddense, .logits = step.logits.get()};
+    session_.train(
+        {.parts = {parts_.data(), parts_used_}, .tables = tables_, .dense = step.dense.get()},
+        executor, output);
+    step.loss = output.loss;
+    ddense_and_count.back() = 1.0f;
+  }
+  RETURN_IF_ERROR(average(ddense_and_count));
+  if (!moves_dense(step)) return {};
+  clip(ddense);
   for (std::size_t d = 0; d < dense_.size(); ++d) {
     const DenseBlocks& table = dense_[d];
-    table.scatter(output.ddense,
-                  step.gradients[graph_.tables() + d].take(table.blocks() * table.block()));
+    table.scatter(ddense, step.gradients[graph_.tables() + d].take(table.blocks() * table.block()));
   }
+  return {};
 }
 
 void Trainer::infer(Step& step, Executor& executor) {
+  CHECK(gather_dense(step).ok());  // nothing is asked of others here
   bind(step);
   session_.infer(
       {.parts = {parts_.data(), parts_used_}, .tables = tables_, .dense = step.dense.get()},

@@ -14,6 +14,7 @@
 #include "nn/graph.h"
 #include "ps/client.h"
 #include "worker/dense_blocks.h"
+#include "worker/worker.h"
 
 namespace meander::worker {
 
@@ -36,14 +37,16 @@ struct Step {
   enum State { kBuilding, kBuilt, kPulling, kPulled, kComputing, kComputed, kPushing, kAcked };
   State state = kBuilding;
   ps::BatchId id;
-  bool last = false;  // of its stream
+  bool last = false;       // of its stream
+  bool read_only = false;  // of a slice that is scored
   data::Batch batch;
   std::vector<Buffer> rows;       // pulled, by table
-  Floats dense, ddense, logits;   // (dense_size), (dense_size), (samples)
+  Floats dense, logits;           // (dense_size), (samples)
+  Floats ddense;                  // (dense_size + 1): and 1 if the step holds samples, else 0
   std::vector<Floats> gradients;  // by table: (keys, width)
   double loss = 0;
 
-  // A stream may end with a step that holds no samples: it pulls and pushes nothing.
+  // A stream may end with steps that hold no samples.
   bool empty() const { return batch.samples == 0; }
 };
 
@@ -51,7 +54,9 @@ struct Step {
 // the dense vector (dense_tables()). train() and infer() belong to one thread at a time.
 class Trainer {
  public:
-  Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm);
+  // `collective`: may be null (worker.h).
+  Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm,
+          Collective* collective = nullptr);
 
   // Floats of a row, by table.
   std::vector<std::uint32_t> widths() const;
@@ -62,19 +67,26 @@ class Trainer {
   std::vector<Buffer> keys(const std::shared_ptr<Step>& step) const;
   std::vector<Buffer> gradients(const std::shared_ptr<Step>& step) const;
 
+  // Whether a step must go through train() or infer(): one without samples only to be in step with
+  // the other workers.
+  bool has_work(const Step& step) const;
   // From step.rows to gradients, logits and loss. The dense gradient is scaled down to clip_norm
-  // (0: never); statistics are not part of it.
-  void train(Step& step, Executor& executor);
+  // (0: never); statistics are not part of it. Errors: the collective's.
+  Status train(Step& step, Executor& executor);
   // From step.rows to logits.
   void infer(Step& step, Executor& executor);
 
  private:
+  bool moves_dense(const Step& step) const;
   void bind(Step& step);
   void bind_gradients(Step& step);
+  Status gather_dense(Step& step);
+  Status average(std::span<float> ddense_and_count) const;
   void clip(std::span<float> ddense) const;
 
   const nn::Graph& graph_;
   const float clip_norm_;
+  Collective* const collective_;
   std::vector<DenseBlocks> dense_;
   std::vector<Buffer> dense_keys_;
   nn::Session session_;

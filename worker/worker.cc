@@ -13,11 +13,12 @@ namespace meander::worker {
 // The conversation with the scheduler (docs/protocol.md); the work itself is the pipeline's.
 struct Worker::Impl {
   Impl(WorkerOptions worker_options, const nn::Graph& graph, OpenStream open_stream,
-       OpenSlice open_slice, net::Transport& net, Executor& executor)
+       OpenSlice open_slice, net::Transport& net, Executor& executor, Collective* collective)
       : options(std::move(worker_options)),
         transport(net),
         cluster(options.cluster),
-        pipeline(options, graph, std::move(open_stream), std::move(open_slice), net, executor) {}
+        pipeline(options, graph, std::move(open_stream), std::move(open_slice), net, executor,
+                 collective) {}
 
   void on_scheduler(TimePoint now, const wire::Header& header);
   void on_set_up(TimePoint now, const wire::WorkerSetup& body);
@@ -253,9 +254,10 @@ void Worker::Impl::settle(TimePoint now) {
 }
 
 Worker::Worker(WorkerOptions options, const nn::Graph& graph, OpenStream open_stream,
-               OpenSlice open_slice, net::Transport& transport, Executor& executor)
+               OpenSlice open_slice, net::Transport& transport, Executor& executor,
+               Collective* collective)
     : impl_(std::make_unique<Impl>(std::move(options), graph, std::move(open_stream),
-                                   std::move(open_slice), transport, executor)) {}
+                                   std::move(open_slice), transport, executor, collective)) {}
 
 Worker::~Worker() = default;
 

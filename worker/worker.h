@@ -30,8 +30,12 @@ using OpenStream =
 using OpenSlice = std::function<Result<std::unique_ptr<BatchSource>>(
     std::uint32_t slice, std::uint32_t slices, const PartitionMap&)>;
 
-// Sums over all workers, for `dense: allreduce`. Called inside work, on any thread, by every worker
-// once a step, in step with the others.
+// Sums over all workers, for `dense: allreduce`: every worker trains the stream of its own number,
+// and all streams have the same number of batches (the last ones may be empty). Each step the
+// worker of stream 0, who alone pulls and pushes the dense vector, hands it to the others as a sum
+// in which theirs is zero; then the dense gradients of those who have samples are averaged. Called
+// inside work, on any thread, by every worker in step with the others. Errors: kUnavailable, one of
+// them is not there in time.
 class Collective {
  public:
   virtual ~Collective() = default;
@@ -58,8 +62,10 @@ struct WorkerOptions {
 // tables are the graph's, and one more behind them: the dense vector in blocks (block b is key b).
 class Worker final : public net::Node {
  public:
+  // `collective`: null where each push carries a dense gradient of its own (`dense: ps`).
   Worker(WorkerOptions options, const nn::Graph& graph, OpenStream open_stream,
-         OpenSlice open_slice, net::Transport& transport, Executor& executor);
+         OpenSlice open_slice, net::Transport& transport, Executor& executor,
+         Collective* collective = nullptr);
   ~Worker() override;
   void on_message(TimePoint now, net::Message message) override;
   void on_timer(TimePoint now) override;

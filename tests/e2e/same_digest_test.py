@@ -49,6 +49,26 @@ class SameDigest(harness.MeanderTest):
                            environment=harness.MPI_AS_ROOT)
         self.assertEqual(result["digest"], self.expected)
 
+    def test_averaged_dense_gradients_are_reproducible(self):
+        ranks = harness.under_mpi(6)
+        if ranks is None:
+            self.skipTest("no mpirun here")
+        ways = [self.must("train", self.job, *self.sets(f"averaged{lanes}", ps=2, workers=3, lanes=lanes),
+                          "--set", "train.dense=allreduce", before=ranks,
+                          environment=harness.MPI_AS_ROOT) for lanes in (2, 4)]
+        self.assertEqual(ways[0]["digest"], ways[1]["digest"])
+        self.assertEqual(ways[0]["samples"], 2 * (self.EVENTS - 2 * self.USERS))
+
+    def test_stopped_launch_goes_on(self):
+        name = "launch-stopped"
+        command = ["launch", self.job, "--ps", "2", "--workers", "2", "--json", *self.sets(name)]
+        run = self.start(*command, "--set", "checkpoint.every_s=0.05")
+        self.wait_for_checkpoint(name)
+        run.send_signal(harness.INTERRUPT)
+        stopped = self.end(run)
+        self.assertEqual(stopped.code, 130, stopped.err)
+        self.assertEqual(self.must(*command)["digest"], self.expected)
+
     def test_stopped_and_resumed_on_another_number_of_lanes(self):
         for signal, code in ((harness.INTERRUPT, 130), (harness.TERMINATE, 143)):
             name = f"stopped{code}"

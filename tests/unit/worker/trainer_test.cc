@@ -109,8 +109,8 @@ TEST_F(TrainerTest, ClipsTheTrainedGradientAndLeavesStatisticsAlone) {
   free.set_partitions(partitions);
   clipped.set_partitions(partitions);
   const std::shared_ptr<Step> a = step(graph_), b = step(graph_);
-  free.train(*a, executor_);
-  clipped.train(*b, executor_);
+  ASSERT_TRUE(free.train(*a, executor_).ok());
+  ASSERT_TRUE(clipped.train(*b, executor_).ok());
   const auto [norm, statistics] = norms(free, a);
   const auto [clipped_norm, same_statistics] = norms(clipped, b);
   EXPECT_GT(norm, 1e-3);
@@ -128,7 +128,7 @@ TEST_F(TrainerTest, TrainAndInferScoreAlikeWhereNothingIsRandom) {
   Trainer trainer(relu, kBlock, 0);
   trainer.set_partitions(PartitionMap::even(1));
   const std::shared_ptr<Step> step = this->step(relu);
-  trainer.train(*step, executor_);
+  ASSERT_TRUE(trainer.train(*step, executor_).ok());
   const std::vector<float> trained(step->logits.get().begin(), step->logits.get().end());
   trainer.infer(*step, executor_);
   EXPECT_THAT(trained, testing::ElementsAreArray(step->logits.get()));
@@ -136,6 +136,69 @@ TEST_F(TrainerTest, TrainAndInferScoreAlikeWhereNothingIsRandom) {
   add_scores(*step, scores);
   EXPECT_EQ(scores.samples(), 4u);
   EXPECT_EQ(scores.positives(), 2u);
+}
+
+// Stands for all other workers: what they add to each sum.
+class Others final : public Collective {
+ public:
+  Status sum(std::span<float> values) override {
+    own.emplace_back(values.begin(), values.end());
+    const std::vector<float>& added = adds.at(own.size() - 1);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] += added.at(i);
+    return {};
+  }
+  std::vector<std::vector<float>> adds, own;
+};
+
+TEST_F(TrainerTest, WorkerOfStreamZeroMovesTheDenseVectorAndTheMeanGradient) {
+  const std::size_t size = graph_.dense_size();
+  Others others;
+  others.adds = {std::vector<float>(size, 0.0f), std::vector<float>(size + 1, 1.0f)};
+  Trainer alone(graph_, kBlock, 0), together(graph_, kBlock, 0, &others);
+  alone.set_partitions(PartitionMap::even(1));
+  together.set_partitions(PartitionMap::even(1));
+  const auto a = step(graph_), b = step(graph_);
+  ASSERT_TRUE(alone.train(*a, executor_).ok());
+  ASSERT_TRUE(together.train(*b, executor_).ok());
+  for (std::size_t i = 0; i < size; ++i) {
+    EXPECT_FLOAT_EQ(b->ddense.get()[i], (a->ddense.get()[i] + 1) / 2) << i;
+  }
+  EXPECT_FALSE(together.keys(b)[1].empty());
+  EXPECT_EQ(together.gradients(b)[1].size(), alone.gradients(a)[1].size());
+}
+
+TEST_F(TrainerTest, OtherWorkersTakeTheDenseVectorFromTheSumAndPushNoneOfIt) {
+  const std::size_t size = graph_.dense_size();
+  Others others;
+  others.adds = {graph_.initial_dense(1), std::vector<float>(size + 1, 0.0f)};
+  Trainer alone(graph_, kBlock, 0), together(graph_, kBlock, 0, &others);
+  together.set_partitions(PartitionMap::even(1));
+  const auto a = step(graph_), b = step(graph_);
+  b->id.stream = 1;
+  b->rows.resize(1);  // nothing dense was pulled
+  ASSERT_TRUE(alone.train(*a, executor_).ok());
+  ASSERT_TRUE(together.train(*b, executor_).ok());
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(b->logits.get()[i], a->logits.get()[i]);
+  EXPECT_TRUE(together.keys(b)[1].empty());
+  EXPECT_TRUE(together.gradients(b)[1].empty());
+  EXPECT_FALSE(together.gradients(b)[0].empty());
+}
+
+TEST_F(TrainerTest, StepWithoutSamplesCountsNothingInTheMean) {
+  const std::size_t size = graph_.dense_size();
+  Others others;
+  others.adds = {graph_.initial_dense(1), std::vector<float>(size + 1, 1.0f)};
+  Trainer together(graph_, kBlock, 0, &others);
+  together.set_partitions(PartitionMap::even(1));
+  const auto b = step(graph_);
+  b->batch.samples = 0;
+  EXPECT_TRUE(together.has_work(*b));
+  EXPECT_FALSE(Trainer(graph_, kBlock, 0).has_work(*b));
+  ASSERT_TRUE(together.train(*b, executor_).ok());
+  EXPECT_THAT(others.own[1], testing::Each(0.0f));
+  EXPECT_EQ(b->ddense.get()[0], 1.0f);
+  EXPECT_TRUE(together.gradients(b)[0].empty());
+  EXPECT_FALSE(together.gradients(b)[1].empty());
 }
 
 }  // namespace
