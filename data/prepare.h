@@ -78,7 +78,7 @@ struct PrepareReport {
   std::uint64_t bytes_read = 0;             // of text, after decompression
 };
 
-// Memory: some 1.5 x memory_bytes plus 64 bytes an item, whatever the length of the log. The output
+// Memory: some 2 x memory_bytes plus 64 bytes an item, whatever the length of the log. The output
 // appears whole or not at all; work in progress lies in `out`.tmp.
 // Errors: kInvalid (options, an empty log, a truncated .zst, too many refused records:
 // the first is quoted),

@@ -76,7 +76,6 @@ class PreparedLogReader {
     RETURN_IF_ERROR(check_totals());
     RETURN_IF_ERROR(read_global());
     log_->digest_ = digest(text);
-    log_->index_pool_time();
     return std::shared_ptr<const PreparedLog>(std::move(log_));
   }
 
@@ -105,11 +104,15 @@ class PreparedLogReader {
     log_->files_.push_back({path, std::move(file.bytes)});
     return values;
   }
-  // One that is used to index others: its values are checked now.
-  template <class T>
-  Result<std::span<const T>> checked_column(const std::string& path) {
-    ASSIGN_OR_RETURN(const ColumnFile file, open_column(storage_, path, sizeof(T)));
-    RETURN_IF_ERROR(file.verify());
+  // One that is used to index others: its values are checked now, check(values) among it. What that
+  // touched is let go: the log's own mapping starts untouched.
+  template <class T, class Check>
+  Result<std::span<const T>> checked_column(const std::string& path, Check check) {
+    {
+      ASSIGN_OR_RETURN(const ColumnFile file, open_column(storage_, path, sizeof(T)));
+      RETURN_IF_ERROR(file.verify());
+      RETURN_IF_ERROR(check(file.values<T>()));
+    }
     return column<T>(path);
   }
   template <class T>
@@ -125,8 +128,9 @@ class PreparedLogReader {
     Shard shard;
     ASSIGN_OR_RETURN(shard.item, column<std::uint64_t>(file("item.col")));
     const std::uint64_t events = shard.item.size();
-    ASSIGN_OR_RETURN(shard.users, checked_column<UserEntry>(file("users.col")));
-    RETURN_IF_ERROR(check_users(file("users.col"), shard.users, events));
+    ASSIGN_OR_RETURN(shard.users, checked_column<UserEntry>(file("users.col"), [&](auto users) {
+                       return check_users(file("users.col"), users, events);
+                     }));
     if (meta_.has_category) {
       ASSIGN_OR_RETURN(shard.category, event_column<std::uint64_t>(file("category.col"), events));
     }
@@ -158,8 +162,10 @@ class PreparedLogReader {
 
   Status read_targets(const Shard& shard, const std::string& path,
                       std::span<const Target>& targets) {
-    ASSIGN_OR_RETURN(targets, checked_column<Target>(path));
-    return check_targets(path, targets, shard.users, meta_.events);
+    ASSIGN_OR_RETURN(targets, checked_column<Target>(path, [&](auto values) {
+                       return check_targets(path, values, shard.users, meta_.events);
+                     }));
+    return {};
   }
 
   Status check_totals() const {
@@ -177,15 +183,22 @@ class PreparedLogReader {
     return invalid(log_->path_ + ": the shards do not add up to what " + kLogJson + " says");
   }
 
+  Status index_pool_time(const std::string& path, std::span<const std::int64_t> times) {
+    if (times.size() != log_->pool_.size() || !std::is_sorted(times.begin(), times.end())) {
+      return invalid(path + ": does not match pool.col");
+    }
+    log_->index_pool_time(times);
+    return {};
+  }
+
   Status read_global() {
     const auto file = [&](const char* name) { return join_path(log_->path_, name); };
     ASSIGN_OR_RETURN(log_->pool_, column<ItemRef>(file("pool.col")));
     if (meta_.has_time) {
-      ASSIGN_OR_RETURN(log_->pool_time_, checked_column<std::int64_t>(file("pool_time.col")));
-      if (log_->pool_time_.size() != log_->pool_.size() ||
-          !std::is_sorted(log_->pool_time_.begin(), log_->pool_time_.end())) {
-        return invalid(file("pool_time.col") + ": does not match pool.col");
-      }
+      ASSIGN_OR_RETURN(log_->pool_time_, checked_column<std::int64_t>(
+                                             file("pool_time.col"), [&](auto times) -> Status {
+                                               return index_pool_time(file("pool_time.col"), times);
+                                             }));
     }
     ASSIGN_OR_RETURN(log_->items_, column<ItemEntry>(file("items.col")));
     if (log_->items_.size() != meta_.items) {
@@ -232,17 +245,16 @@ std::optional<std::uint32_t> PreparedLog::context_column(const std::string& name
 }
 
 // Even buckets of time, each with the first pool row in it: a look-up then searches one bucket.
-void PreparedLog::index_pool_time() {
-  if (pool_time_.empty()) return;
-  const std::uint64_t rows = pool_time_.size();
-  pool_from_ = pool_time_.front();
-  const auto span = static_cast<std::uint64_t>(pool_time_.back() - pool_from_) + 1;
+void PreparedLog::index_pool_time(std::span<const std::int64_t> times) {
+  if (times.empty()) return;
+  const std::uint64_t rows = times.size();
+  pool_from_ = times.front();
+  const auto span = static_cast<std::uint64_t>(times.back() - pool_from_) + 1;
   const std::uint64_t buckets = std::clamp<std::uint64_t>(rows / kRowsPerBucket, 1, kBucketsMax);
   pool_bucket_bits_ = static_cast<std::uint32_t>(std::bit_width(span / buckets));
   pool_index_.assign((span >> pool_bucket_bits_) + 2, rows);
   for (std::uint64_t row = rows; row-- > 0;) {
-    pool_index_[static_cast<std::uint64_t>(pool_time_[row] - pool_from_) >> pool_bucket_bits_] =
-        row;
+    pool_index_[static_cast<std::uint64_t>(times[row] - pool_from_) >> pool_bucket_bits_] = row;
   }
   for (std::size_t b = pool_index_.size() - 1; b-- > 0;) {  // empty buckets: where the next begins
     pool_index_[b] = std::min(pool_index_[b], pool_index_[b + 1]);

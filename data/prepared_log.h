@@ -123,7 +123,7 @@ class PreparedLog {
  private:
   friend class PreparedLogReader;
   PreparedLog() = default;
-  void index_pool_time();
+  void index_pool_time(std::span<const std::int64_t> times);
 
   std::string path_;
   std::uint64_t digest_ = 0;
