@@ -221,7 +221,8 @@ struct Lane::Impl {
 
   void on_setup(net::Message message) {
     const wire::LaneSetup& setup = message.header.lane_setup();
-    if (setup.incarnation() != options.incarnation) return;
+    // Meant for one that is over, whose late Hello is taken for the newest.
+    if (setup.incarnation() != options.incarnation) return send_hello();
     if (last_setup && setup.setup() <= *last_setup) {
       if (setup.setup() == *last_setup && is_ready()) send_ready();
       return;

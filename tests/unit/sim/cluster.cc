@@ -269,9 +269,15 @@ bool Cluster::run() {
                             TimePoint(std::chrono::hours(1)));
 }
 
-std::uint64_t Cluster::samples() const {
+std::uint64_t Cluster::samples() const { return samples_between(0, scenario_.workers); }
+
+std::uint64_t Cluster::held_out_samples(std::uint32_t slices) const {
+  return samples_between(kSlice, kSlice + slices);
+}
+
+std::uint64_t Cluster::samples_between(std::uint32_t begin, std::uint32_t end) const {
   std::uint64_t sum = 0;
-  for (std::uint32_t stream = 0; stream < scenario_.workers; ++stream) {
+  for (std::uint32_t stream = begin; stream < end; ++stream) {
     for (std::uint32_t seq = 0; seq < batches_of(scenario_, stream); ++seq) {
       sum += samples_of(stream, seq);
     }

@@ -64,6 +64,8 @@ class Cluster {
   std::uint64_t delivered() const { return network_.delivered(); }
   Duration time() const { return network_.now().time_since_epoch(); }
   std::uint64_t samples() const;  // of all streams
+  // Of the held-out part, when it is cut into so many slices.
+  std::uint64_t held_out_samples(std::uint32_t slices) const;
   Counts counts() const;
 
  private:
@@ -73,6 +75,7 @@ class Cluster {
   void start_lane(std::uint32_t index);
   void start_worker(std::uint32_t index);
   void schedule(const Scenario::Event& event);
+  std::uint64_t samples_between(std::uint32_t begin, std::uint32_t end) const;  // of streams
 
   Scenario scenario_;
   const nn::Graph& graph_;
