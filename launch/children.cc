@@ -32,6 +32,11 @@ constexpr Duration kPoll = std::chrono::milliseconds(20);
   _exit(126);
 }
 
+// A whole line on standard error; over a progress bar, if there is one.
+void say(const std::string& line) {
+  std::fprintf(stderr, "%s%s\n", isatty(STDERR_FILENO) != 0 ? "\r\x1b[K" : "", line.c_str());
+}
+
 std::string exit_text(int wait_status) {
   if (WIFSIGNALED(wait_status)) {
     return std::string("was ended by a signal (") + strsignal(WTERMSIG(wait_status)) + ")";
@@ -96,7 +101,7 @@ void Children::relay(Child& child) {
     if (count <= 0) break;
     child.said.append(bytes, static_cast<std::size_t>(count));
     for (std::size_t end; (end = child.said.find('\n')) != std::string::npos;) {
-      std::fprintf(stderr, "[%s] %s\n", child.name.c_str(), child.said.substr(0, end).c_str());
+      say("[" + child.name + "] " + child.said.substr(0, end));
       child.said.erase(0, end + 1);
     }
   }
@@ -123,7 +128,7 @@ Status Children::on_exit(Child& child, int wait_status) {
   }
   const Duration wait = std::min(kLastWait, kFirstWait * (1 << (child.failures - 1)));
   child.due = now + wait;
-  std::fprintf(stderr, "%s; starting it again\n", what.c_str());
+  say(what + "; starting it again");
   return {};
 }
 
