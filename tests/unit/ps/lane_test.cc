@@ -166,10 +166,11 @@ TEST_F(LaneTest, AsksAfterASilentSchedulerAndEndsWithoutIt) {
   EXPECT_LE(hellos, 8);
 }
 
-TEST_F(LaneTest, SetUpOfAnotherIncarnationOrClusterIsIgnored) {
+TEST_F(LaneTest, SetUpOfAnotherIncarnationIsAnsweredByHelloOfAnotherClusterNotAtAll) {
   wire::Header header = setup_header(0, 1);
   header.mutable_lane_setup()->set_incarnation(4);
   tell("scheduler", header);
+  EXPECT_TRUE(box.take().header.has_hello());
   EXPECT_TRUE(box.sent.empty());
   set_up(0, 1);
   header = setup_header(0, 1, 2);
