@@ -16,7 +16,7 @@ Duration wait_of(const Node& node, TimePoint now) {
 
 }  // namespace
 
-NodeRunner::NodeRunner(ZmqTransport& transport, const Clock& clock, ThreadPool& pool)
+NodeRunner::NodeRunner(PolledTransport& transport, const Clock& clock, ThreadPool& pool)
     : transport_(transport),
       clock_(clock),
       executor_(pool, [this](std::function<void()> fn) { post(std::move(fn)); }) {}

@@ -8,15 +8,15 @@
 
 #include "common/clock.h"
 #include "common/thread_executor.h"
-#include "net/zmq_transport.h"
+#include "net/polled_transport.h"
 
 namespace meander::net {
 
-// Drives one Node over ZeroMQ on the thread that calls run(). Make it before the Node, which wants
+// Drives one Node on the thread that calls run(). Make it before the Node, which wants
 // executor(), and let it outlive the Node.
 class NodeRunner {
  public:
-  NodeRunner(ZmqTransport& transport, const Clock& clock, ThreadPool& pool);
+  NodeRunner(PolledTransport& transport, const Clock& clock, ThreadPool& pool);
 
   // The Node's: `done` of what is submitted runs inside run().
   Executor& executor() { return executor_; }
@@ -31,7 +31,7 @@ class NodeRunner {
  private:
   void run_posted(const Node& node);
 
-  ZmqTransport& transport_;
+  PolledTransport& transport_;
   const Clock& clock_;
   std::mutex mutex_;
   std::vector<std::function<void()>> posted_;  // under the mutex

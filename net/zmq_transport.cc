@@ -4,7 +4,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-#include <zmq.h>
+#include <zmq.hpp>
 
 #include <algorithm>
 #include <cerrno>
@@ -19,72 +19,37 @@ namespace {
 constexpr std::size_t kCopyBytesMax = 512;
 constexpr std::size_t kFrameAlign = 8;
 
-// One part of a message.
-class Part {
- public:
-  Part() { zmq_msg_init(&msg_); }
-  explicit Part(std::size_t size) {
-    CHECK_EQ(zmq_msg_init_size(&msg_, size), 0)
-        << "no memory for a message of " << size << " bytes";
-  }
-  explicit Part(const Buffer& bytes);
-  Part(Part&& other) noexcept : Part() { zmq_msg_move(&msg_, &other.msg_); }
-  Part& operator=(Part&& other) noexcept {
-    zmq_msg_move(&msg_, &other.msg_);
-    return *this;
-  }
-  ~Part() { zmq_msg_close(&msg_); }
-
-  zmq_msg_t* get() { return &msg_; }
-  void* data() { return zmq_msg_data(&msg_); }
-  std::size_t size() const { return zmq_msg_size(&msg_); }
-  bool has_more() const { return zmq_msg_more(&msg_) != 0; }
-  std::string text() { return {static_cast<const char*>(data()), size()}; }
-
- private:
-  zmq_msg_t msg_;
-};
-
-Part::Part(const Buffer& bytes) {
-  if (bytes.size() > kCopyBytesMax) {
-    const auto release = [](void*, void* owner) { delete static_cast<Buffer*>(owner); };
-    auto owner = std::make_unique<Buffer>(bytes);
-    CHECK_EQ(zmq_msg_init_data(&msg_, owner->data(), owner->size(), release, owner.get()), 0);
-    owner.release();
-    return;
-  }
-  CHECK_EQ(zmq_msg_init_size(&msg_, bytes.size()), 0);
-  if (!bytes.empty()) std::memcpy(data(), bytes.data(), bytes.size());
-}
-
-Part part_of(const std::string& text) {
-  Part part(text.size());
-  std::memcpy(part.data(), text.data(), text.size());
+zmq::message_t part_of(const Buffer& bytes) {
+  if (bytes.size() <= kCopyBytesMax) return {bytes.data(), bytes.size()};
+  const auto release = [](void*, void* owner) { delete static_cast<Buffer*>(owner); };
+  auto owner = std::make_unique<Buffer>(bytes);
+  zmq::message_t part(owner->data(), owner->size(), release, owner.get());
+  owner.release();
   return part;
 }
 
-Part part_of(const wire::Header& header) {
+zmq::message_t part_of(const wire::Header& header) {
   const std::size_t size = header.ByteSizeLong();
   CHECK_LE(size, kHeaderBytesMax);
-  Part part(size);
-  header.SerializeWithCachedSizesToArray(static_cast<std::uint8_t*>(part.data()));
+  zmq::message_t part(size);
+  header.SerializeWithCachedSizesToArray(part.data<std::uint8_t>());
   return part;
 }
 
 // The bytes of a received part: kept where they are when they are aligned, else copied.
-Buffer take(Part part) {
+Buffer take(zmq::message_t part) {
   if (part.size() <= kCopyBytesMax ||
       reinterpret_cast<std::uintptr_t>(part.data()) % kFrameAlign != 0) {
     return Buffer::copy_of(part.data(), part.size());
   }
-  auto owner = std::make_shared<Part>(std::move(part));
+  auto owner = std::make_shared<zmq::message_t>(std::move(part));
   return Buffer::view(owner->data(), owner->size(), owner);
 }
 
 // A message as it came.
 struct Arrival {
   std::string peer;
-  Part header;
+  zmq::message_t header;
   std::vector<Buffer> frames;
   std::size_t parts = 0;  // header and frames, also those above the bound
   std::size_t bytes = 0;
@@ -104,25 +69,19 @@ bool parse(Arrival& arrival, Message& message) {
   return true;
 }
 
-template <class Value>
-void set_option(void* socket, int option, Value value) {
-  CHECK_EQ(zmq_setsockopt(socket, option, &value, sizeof value), 0)
-      << "option " << option << ": " << zmq_strerror(errno);
-}
-
-void set_options(void* socket, bool is_tcp) {
+void set_options(zmq::socket_t& socket, bool is_tcp) {
   const auto ms = [](std::chrono::milliseconds d) { return static_cast<int>(d.count()); };
-  set_option(socket, ZMQ_LINGER, ms(ZmqTransport::kLinger));
-  set_option(socket, ZMQ_SNDHWM, ZmqTransport::kQueueMessagesMax);
-  set_option(socket, ZMQ_RCVHWM, ZmqTransport::kQueueMessagesMax);
-  set_option(socket, ZMQ_MAXMSGSIZE, static_cast<std::int64_t>(kFrameBytesMax));
-  set_option(socket, ZMQ_RECONNECT_IVL, ms(ZmqTransport::kReconnectFirst));
-  set_option(socket, ZMQ_RECONNECT_IVL_MAX, ms(ZmqTransport::kReconnectLast));
+  socket.set(zmq::sockopt::linger, ms(ZmqTransport::kLinger));
+  socket.set(zmq::sockopt::sndhwm, ZmqTransport::kQueueMessagesMax);
+  socket.set(zmq::sockopt::rcvhwm, ZmqTransport::kQueueMessagesMax);
+  socket.set(zmq::sockopt::maxmsgsize, static_cast<std::int64_t>(kFrameBytesMax));
+  socket.set(zmq::sockopt::reconnect_ivl, ms(ZmqTransport::kReconnectFirst));
+  socket.set(zmq::sockopt::reconnect_ivl_max, ms(ZmqTransport::kReconnectLast));
   if (!is_tcp) return;
-  set_option(socket, ZMQ_CONNECT_TIMEOUT, ms(ZmqTransport::kConnectTimeout));
-  set_option(socket, ZMQ_HEARTBEAT_IVL, ms(ZmqTransport::kHeartbeatEvery));
-  set_option(socket, ZMQ_HEARTBEAT_TIMEOUT, ms(ZmqTransport::kHeartbeatTimeout));
-  set_option(socket, ZMQ_HEARTBEAT_TTL, ms(ZmqTransport::kHeartbeatTimeout));
+  socket.set(zmq::sockopt::connect_timeout, ms(ZmqTransport::kConnectTimeout));
+  socket.set(zmq::sockopt::heartbeat_ivl, ms(ZmqTransport::kHeartbeatEvery));
+  socket.set(zmq::sockopt::heartbeat_timeout, ms(ZmqTransport::kHeartbeatTimeout));
+  socket.set(zmq::sockopt::heartbeat_ttl, ms(ZmqTransport::kHeartbeatTimeout));
 }
 
 Status endpoint_error(const char* verb, const std::string& endpoint, int error) {
@@ -138,7 +97,7 @@ Status endpoint_error(const char* verb, const std::string& endpoint, int error) 
       return invalid(what + "permission denied; choose a port above 1023 or another path");
     case EINVAL:
     case EPROTONOSUPPORT:
-      return invalid(what + "not an endpoint; write tcp://host:port, ipc://path or inproc://name");
+      return invalid(what + "not an endpoint; write tcp://host:port or inproc://name");
     case EMFILE:
     case ENFILE:
       return {Code::kExhausted, what + "too many open files; raise the limit (ulimit -n)"};
@@ -149,62 +108,35 @@ Status endpoint_error(const char* verb, const std::string& endpoint, int error) 
 
 // A ZeroMQ socket. ZeroMQ signals its descriptor only when something changes: a socket is quiet
 // once a receive found nothing, until its descriptor is readable or we have sent on it (which may
-// have taken the signal).
-class Socket {
- public:
-  Socket(void* context, int type) : handle_(zmq_socket(context, type)) {}
-  Socket(Socket&& other) noexcept
-      : handle_(std::exchange(other.handle_, nullptr)), is_quiet_(other.is_quiet_) {}
-  Socket& operator=(Socket&& other) noexcept {
-    std::swap(handle_, other.handle_);
-    std::swap(is_quiet_, other.is_quiet_);
-    return *this;
-  }
-  ~Socket() {
-    if (handle_ != nullptr) zmq_close(handle_);
-  }
-  void* get() const { return handle_; }
-  bool is_quiet() const { return is_quiet_; }
-  void stir() { is_quiet_ = false; }
-  int descriptor() const {
-    int fd = -1;
-    std::size_t size = sizeof fd;
-    CHECK_EQ(zmq_getsockopt(handle_, ZMQ_FD, &fd, &size), 0) << zmq_strerror(errno);
-    return fd;
-  }
+// have taken the signal). Sending and receiving go by return codes: a full queue is no exception.
+struct Socket {
+  zmq::socket_t handle;
+  bool is_quiet = false;
+
+  int descriptor() const { return handle.get(zmq::sockopt::fd); }
   // False: nothing is there.
-  bool receive(Part& part) {
-    while (zmq_msg_recv(part.get(), handle_, ZMQ_DONTWAIT) < 0) {
+  bool receive(zmq::message_t& part) {
+    while (zmq_msg_recv(part.handle(), handle.handle(), ZMQ_DONTWAIT) < 0) {
       if (errno == EINTR) continue;
-      is_quiet_ = true;
+      is_quiet = true;
       return false;
     }
     return true;
   }
-  bool send(Part& part, bool more) {
-    is_quiet_ = false;
-    while (zmq_msg_send(part.get(), handle_, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0) {
+  bool send(zmq::message_t& part, bool more) {
+    is_quiet = false;
+    const int flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
+    while (zmq_msg_send(part.handle(), handle.handle(), flags) < 0) {
       if (errno != EINTR) return false;
     }
     return true;
   }
-
- private:
-  void* handle_;
-  bool is_quiet_ = false;
 };
 
 }  // namespace
 
-ZmqContext::ZmqContext(int io_threads) : handle_(zmq_ctx_new()) {
-  CHECK(handle_ != nullptr) << zmq_strerror(errno);
-  CHECK_EQ(zmq_ctx_set(handle_, ZMQ_IO_THREADS, io_threads), 0);
-}
-
-ZmqContext::~ZmqContext() {
-  while (zmq_ctx_term(handle_) != 0 && errno == EINTR) {
-  }
-}
+ZmqContext::ZmqContext(int io_threads) : context_(std::make_unique<zmq::context_t>(io_threads)) {}
+ZmqContext::~ZmqContext() = default;
 
 struct ZmqTransport::Impl {
   struct Peer {
@@ -217,13 +149,13 @@ struct ZmqTransport::Impl {
   }
   ~Impl() { ::close(wake_fd); }
 
-  Result<Socket> make_socket(int type, const std::string& where);
+  Result<Socket> make_socket(zmq::socket_type type, const std::string& where);
   Peer* add(Peer peer);
   Status bind(const std::string& where);
   Status connect(const std::string& peer, const std::string& where);
   void send(const std::string& peer, const wire::Header& header, const std::vector<Buffer>& frames);
-  bool send_parts(Socket& socket, std::vector<Part> parts);
-  std::size_t drain(const std::function<void(Message)>& deliver);
+  bool send_parts(Socket& socket);
+  std::size_t drain(const Deliver& deliver);
   bool receive(Peer& from, Arrival& arrival);
   void wait(Duration timeout);
 
@@ -232,44 +164,52 @@ struct ZmqTransport::Impl {
   const int wake_fd;
   std::string endpoint;
   std::vector<std::unique_ptr<Peer>> peers;
-  std::vector<pollfd> poll_items;  // wake_fd, then the socket of each of peers
+  std::vector<pollfd> poll_items;     // wake_fd, the socket of each of peers, what is watched
+  std::vector<zmq::message_t> parts;  // of the message being sent
   Peer* router = nullptr;
   std::map<std::string, Peer*> dealers;
   std::size_t first = 0;  // whose turn it is to be drained first
   Counts counts;
 };
 
-Result<Socket> ZmqTransport::Impl::make_socket(int type, const std::string& where) {
-  Socket socket(context.handle(), type);
-  if (socket.get() == nullptr) return endpoint_error("open a socket for", where, errno);
-  set_options(socket.get(), where.starts_with("tcp:"));
-  return socket;
+Result<Socket> ZmqTransport::Impl::make_socket(zmq::socket_type type, const std::string& where) {
+  try {
+    Socket socket{zmq::socket_t(context.get(), type)};
+    set_options(socket.handle, where.starts_with("tcp:"));
+    return socket;
+  } catch (const zmq::error_t& error) {
+    return endpoint_error("open a socket for", where, error.num());
+  }
 }
 
 ZmqTransport::Impl::Peer* ZmqTransport::Impl::add(Peer peer) {
-  poll_items.push_back({peer.socket.descriptor(), POLLIN, 0});
+  poll_items.insert(poll_items.begin() + 1 + static_cast<std::ptrdiff_t>(peers.size()),
+                    {peer.socket.descriptor(), POLLIN, 0});
   peers.push_back(std::make_unique<Peer>(std::move(peer)));
   return peers.back().get();
 }
 
 Status ZmqTransport::Impl::bind(const std::string& where) {
-  ASSIGN_OR_RETURN(Socket socket, make_socket(ZMQ_ROUTER, where));
-  set_option(socket.get(), ZMQ_ROUTER_HANDOVER, 1);
-  set_option(socket.get(), ZMQ_ROUTER_MANDATORY, 1);  // so that drops are seen and counted
-  if (zmq_bind(socket.get(), where.c_str()) != 0) return endpoint_error("listen on", where, errno);
-  char real[1024];
-  std::size_t size = sizeof real;
-  CHECK_EQ(zmq_getsockopt(socket.get(), ZMQ_LAST_ENDPOINT, real, &size), 0) << zmq_strerror(errno);
-  endpoint = real;
+  ASSIGN_OR_RETURN(Socket socket, make_socket(zmq::socket_type::router, where));
+  socket.handle.set(zmq::sockopt::router_handover, true);
+  socket.handle.set(zmq::sockopt::router_mandatory, true);  // so that drops are seen and counted
+  try {
+    socket.handle.bind(where);
+  } catch (const zmq::error_t& error) {
+    return endpoint_error("listen on", where, error.num());
+  }
+  endpoint = socket.handle.get(zmq::sockopt::last_endpoint);
   router = add({"", std::move(socket)});
   return {};
 }
 
 Status ZmqTransport::Impl::connect(const std::string& peer, const std::string& where) {
-  ASSIGN_OR_RETURN(Socket socket, make_socket(ZMQ_DEALER, where));
-  CHECK_EQ(zmq_setsockopt(socket.get(), ZMQ_ROUTING_ID, name.data(), name.size()), 0);
-  if (zmq_connect(socket.get(), where.c_str()) != 0) {
-    return endpoint_error("connect to", where, errno);
+  ASSIGN_OR_RETURN(Socket socket, make_socket(zmq::socket_type::dealer, where));
+  socket.handle.set(zmq::sockopt::routing_id, name);
+  try {
+    socket.handle.connect(where);
+  } catch (const zmq::error_t& error) {
+    return endpoint_error("connect to", where, error.num());
   }
   const auto known = dealers.find(peer);
   if (known == dealers.end()) {
@@ -289,17 +229,18 @@ void ZmqTransport::Impl::send(const std::string& peer, const wire::Header& heade
   const auto dealer = dealers.find(peer);
   const bool is_connected = dealer != dealers.end();
   Peer* to = is_connected ? dealer->second : router;
-  std::vector<Part> parts;
-  parts.reserve(2 + frames.size());
-  if (!is_connected) parts.push_back(part_of(peer));
+  parts.clear();
+  if (!is_connected) parts.emplace_back(peer);
   parts.push_back(part_of(header));
   std::size_t bytes = parts.back().size();
   for (const Buffer& frame : frames) {
     CHECK_LE(frame.size(), kFrameBytesMax);
     bytes += frame.size();
-    parts.push_back(Part(frame));
+    parts.push_back(part_of(frame));
   }
-  if (to == nullptr || !send_parts(to->socket, std::move(parts))) {
+  const bool is_sent = to != nullptr && send_parts(to->socket);
+  parts.clear();
+  if (!is_sent) {
     ++counts.dropped;
     return;
   }
@@ -310,7 +251,7 @@ void ZmqTransport::Impl::send(const std::string& peer, const wire::Header& heade
 // The first part is refused when the queue is full or the peer unknown. A later one is refused when
 // the peer goes away meanwhile; the rest must still be offered, or ZeroMQ would take the next
 // message for it.
-bool ZmqTransport::Impl::send_parts(Socket& socket, std::vector<Part> parts) {
+bool ZmqTransport::Impl::send_parts(Socket& socket) {
   bool is_sent = true;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     is_sent = socket.send(parts[i], i + 1 < parts.size()) && is_sent;
@@ -323,11 +264,11 @@ bool ZmqTransport::Impl::receive(Peer& from, Arrival& arrival) {
   arrival.peer = from.name;
   bool is_name = &from == router, has_more = true;
   for (; has_more; is_name = false) {
-    Part part;
+    zmq::message_t part;
     if (!from.socket.receive(part)) return false;  // at the first part only: messages are atomic
-    has_more = part.has_more();
+    has_more = part.more();
     if (is_name) {
-      arrival.peer = part.text();
+      arrival.peer = part.to_string();
       continue;
     }
     arrival.bytes += part.size();
@@ -340,12 +281,12 @@ bool ZmqTransport::Impl::receive(Peer& from, Arrival& arrival) {
   return true;
 }
 
-std::size_t ZmqTransport::Impl::drain(const std::function<void(Message)>& deliver) {
+std::size_t ZmqTransport::Impl::drain(const Deliver& deliver) {
   std::size_t handled = 0;
   ++first;
   for (std::size_t i = 0; i < peers.size() && handled < kTurnMessagesMax; ++i) {
     Peer& from = *peers[(first + i) % peers.size()];
-    while (!from.socket.is_quiet() && handled < kTurnMessagesMax) {
+    while (!from.socket.is_quiet && handled < kTurnMessagesMax) {
       Arrival arrival;
       if (!receive(from, arrival)) break;
       ++handled;
@@ -372,7 +313,7 @@ void ZmqTransport::Impl::wait(Duration timeout) {
     (void)!::read(wake_fd, &calls, sizeof calls);
   }
   for (std::size_t i = 0; i < peers.size(); ++i) {
-    if (poll_items[1 + i].revents != 0) peers[i]->socket.stir();
+    if (poll_items[1 + i].revents != 0) peers[i]->socket.is_quiet = false;
   }
 }
 
@@ -391,7 +332,10 @@ Result<std::unique_ptr<ZmqTransport>> ZmqTransport::create(ZmqContext& context,
 }
 
 const std::string& ZmqTransport::endpoint() const { return impl_->endpoint; }
-const ZmqTransport::Counts& ZmqTransport::counts() const { return impl_->counts; }
+ZmqTransport::Counts ZmqTransport::counts() const { return impl_->counts; }
+int ZmqTransport::wake_descriptor() const { return impl_->wake_fd; }
+
+void ZmqTransport::watch(int descriptor) { impl_->poll_items.push_back({descriptor, POLLIN, 0}); }
 
 Status ZmqTransport::connect(const std::string& peer, const std::string& endpoint) {
   return impl_->connect(peer, endpoint);
@@ -401,7 +345,7 @@ void ZmqTransport::send(const std::string& peer, wire::Header header, std::vecto
   impl_->send(peer, header, frames);
 }
 
-std::size_t ZmqTransport::poll(Duration timeout, const std::function<void(Message)>& deliver) {
+std::size_t ZmqTransport::poll(Duration timeout, const Deliver& deliver) {
   if (const std::size_t handled = impl_->drain(deliver); handled > 0) return handled;
   impl_->wait(timeout);
   return impl_->drain(deliver);

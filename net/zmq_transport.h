@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 
-#include "net/transport.h"
+#include "net/polled_transport.h"
+
+namespace zmq {
+class context_t;
+}
 
 namespace meander::net {
 
@@ -17,52 +20,44 @@ class ZmqContext {
   ~ZmqContext();
   ZmqContext(const ZmqContext&) = delete;
   ZmqContext& operator=(const ZmqContext&) = delete;
-  void* handle() const { return handle_; }
+  zmq::context_t& get() const { return *context_; }
 
  private:
-  void* handle_;
+  std::unique_ptr<zmq::context_t> context_;
 };
 
 // Transport over ZeroMQ: one bound ROUTER (peers that connect to us) and one DEALER per peer that
-// we connect to. Endpoints: inproc://name, ipc://path, tcp://host:port (port 0 or *: the system's).
+// we connect to. Endpoints: inproc://name, tcp://host:port (port 0 or *: the system's).
 // A peer that connects may be there before the one it connects to, and is heard again when either
 // restarts (inproc: when connect() is called again). A newcomer takes over the name of an older
 // peer. Big frames are sent without a copy. Unsent messages are bounded (kQueueMessagesMax per
-// peer). send() and poll() belong to one thread; wake() may be called from any.
-class ZmqTransport final : public Transport {
+// peer).
+class ZmqTransport final : public PolledTransport {
  public:
-  static constexpr int kQueueMessagesMax = 1000;  // for each peer and direction
-  static constexpr std::size_t kTurnMessagesMax = 64;
+  static constexpr int kQueueMessagesMax = 1000;             // for each peer and direction
   static constexpr std::chrono::milliseconds kLinger{1000};  // so that a last word still goes out
   static constexpr std::chrono::milliseconds kReconnectFirst{50}, kReconnectLast{2000};
   static constexpr std::chrono::milliseconds kConnectTimeout{5000};
   // A peer that answers no heartbeat of ZeroMQ (its I/O thread does) is disconnected.
   static constexpr std::chrono::milliseconds kHeartbeatEvery{2000}, kHeartbeatTimeout{10'000};
 
-  struct Counts {
-    std::uint64_t sent = 0, received = 0;  // messages
-    std::uint64_t sent_bytes = 0, received_bytes = 0;
-    std::uint64_t dropped = 0;    // unsent: the peer is unknown or its queue is full
-    std::uint64_t malformed = 0;  // received and thrown away
-  };
-
   // `name`: who we are to others, up to 255 bytes. `bind`: where to listen; empty: nowhere.
   // kInvalid: a bad endpoint, or one that is taken ("address already in use": what to do).
   static Result<std::unique_ptr<ZmqTransport>> create(ZmqContext& context, const std::string& name,
                                                       const std::string& bind);
   ~ZmqTransport() override;
-  // The bound endpoint with its real port; empty when none.
-  const std::string& endpoint() const;
+  const std::string& endpoint() const override;
   Status connect(const std::string& peer, const std::string& endpoint) override;
   void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) override;
   using Transport::send;
+  std::size_t poll(Duration timeout, const Deliver& deliver) override;
+  void wake() override;
+  Counts counts() const override;
 
-  // Waits until something arrives, wake() or `timeout`; hands each message that is there to
-  // `deliver`, at most kTurnMessagesMax. Returns how many it took. A malformed one is dropped and
-  // counted, never fatal. `deliver` may send and connect.
-  std::size_t poll(Duration timeout, const std::function<void(Message)>& deliver);
-  void wake();
-  const Counts& counts() const;
+  // poll() also ends its wait when `descriptor` is readable.
+  void watch(int descriptor);
+  // An eventfd: adding to it is what wake() does.
+  int wake_descriptor() const;
 
  private:
   struct Impl;

@@ -5,6 +5,8 @@
 
 #include <thread>
 
+#include "net/zmq_transport.h"
+
 namespace meander::net {
 namespace {
 

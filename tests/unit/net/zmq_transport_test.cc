@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
-#include <zmq.h>
+#include <zmq.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -165,7 +165,7 @@ TEST_P(EachWire, MessagesOfOnePeerStayInOrder) {
 
 TEST_P(EachWire, BytesThatAreNoMessageAreDroppedAndCounted) {
   auto lane = open(context, "lane/0", bind());
-  void* raw = zmq_socket(context.handle(), ZMQ_DEALER);
+  void* raw = zmq_socket(context.get().handle(), ZMQ_DEALER);
   const int linger = 1000;
   zmq_setsockopt(raw, ZMQ_LINGER, &linger, sizeof linger);
   zmq_setsockopt(raw, ZMQ_ROUTING_ID, "mallory", 7);
@@ -186,7 +186,7 @@ TEST_P(EachWire, BytesThatAreNoMessageAreDroppedAndCounted) {
 
 TEST_P(EachWire, RandomBytesNeverStopTheReceiver) {
   auto lane = open(context, "lane/0", bind());
-  void* raw = zmq_socket(context.handle(), ZMQ_DEALER);
+  void* raw = zmq_socket(context.get().handle(), ZMQ_DEALER);
   zmq_setsockopt(raw, ZMQ_ROUTING_ID, "mallory", 7);
   ASSERT_EQ(zmq_connect(raw, lane->endpoint().c_str()), 0);
   Rng rng(5);
@@ -211,7 +211,7 @@ TEST_P(EachWire, RandomBytesNeverStopTheReceiver) {
 
 TEST_P(EachWire, APeerWithoutANameIsNotHeard) {
   auto lane = open(context, "lane/0", bind());
-  void* raw = zmq_socket(context.handle(), ZMQ_DEALER);
+  void* raw = zmq_socket(context.get().handle(), ZMQ_DEALER);
   ASSERT_EQ(zmq_connect(raw, lane->endpoint().c_str()), 0);
   const std::string good = numbered(1).SerializeAsString();
   ASSERT_GE(zmq_send(raw, good.data(), good.size(), 0), 0);
