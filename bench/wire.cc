@@ -24,7 +24,7 @@
 #include "common/storage.h"
 #include "common/thread_executor.h"
 #include "net/node_runner.h"
-#include "net/zmq_transport.h"
+#include "net/shm_transport.h"
 #include "ps/client.h"
 #include "ps/lane.h"
 #include "ps/table.h"
@@ -61,6 +61,12 @@ T must(Result<T> result) {
   return std::move(result).value();
 }
 
+std::unique_ptr<net::PolledTransport> open(net::ZmqContext& context, const std::string& wire,
+                                           const std::string& name, const std::string& bind) {
+  if (wire == "shm") return must(net::ShmTransport::create(context, name, bind));
+  return must(net::ZmqTransport::create(context, name, bind));
+}
+
 // --- the other process ---
 
 // Runs `serve` in a process that ends with this one.
@@ -83,7 +89,7 @@ void serve_lane(const Options& options, const std::string& scheduler) {
   SystemClock clock;
   const auto storage = make_memory_storage();
   ThreadPool pool(1);
-  auto transport = must(net::ZmqTransport::create(context, "lane/0", "tcp://127.0.0.1:*"));
+  auto transport = open(context, options.transport, "lane/0", "tcp://127.0.0.1:*");
   CHECK(transport->connect("scheduler", scheduler).ok());
   net::NodeRunner runner(*transport, clock, pool);
   ps::LaneOptions lane_options;
@@ -138,7 +144,7 @@ class Bench {
         is_ready = is_ready || message.header.has_lane_ready();
       });
     }
-    worker_ = must(net::ZmqTransport::create(context_, "worker/0", ""));
+    worker_ = open(context_, options_.transport, "worker/0", "");
     ps::ClientOptions client_options;
     client_options.widths = {kWidth};
     client_options.cluster = kCluster;
@@ -205,7 +211,7 @@ class Bench {
   const Options& options_;
   SystemClock clock_;
   net::ZmqContext context_;
-  std::unique_ptr<net::ZmqTransport> scheduler_, worker_;
+  std::unique_ptr<net::PolledTransport> scheduler_, worker_;
   std::unique_ptr<ps::Client> client_;
   std::vector<Buffer> keys_;
   Buffer gradients_;

@@ -54,7 +54,7 @@ Status ps(Context& context, const RoleFlags& flags) {
   const job::Cluster& cluster = job.spec.cluster();
   PsRole role;
   ASSIGN_OR_RETURN(role.scheduler, scheduler_address(flags, cluster));
-  Process process(context.clock, *context.storage, cluster.threads());
+  Process process(context.clock, *context.storage, cluster.threads(), wants_shm(cluster));
   ASSIGN_OR_RETURN(const std::uint32_t index, own_index(flags.index, process.host, cluster.ps()));
   role.lanes = lanes_of(index, cluster.ps(), lane_count(cluster));
   if (!flags.listen.empty()) role.listen = flags.listen;
@@ -68,7 +68,7 @@ Status worker(Context& context, const RoleFlags& flags) {
   ASSIGN_OR_RETURN(const Plan plan, make_plan(*context.storage, std::move(job)));
   const job::Cluster& cluster = plan.job.spec.cluster();
   ASSIGN_OR_RETURN(const std::string address, scheduler_address(flags, cluster));
-  Process process(context.clock, *context.storage, cluster.threads());
+  Process process(context.clock, *context.storage, cluster.threads(), wants_shm(cluster));
   ASSIGN_OR_RETURN(const std::uint32_t index,
                    own_index(flags.index, process.host, cluster.workers()));
   catch_interrupts();

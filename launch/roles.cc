@@ -7,6 +7,7 @@
 #include <random>
 
 #include "common/rng.h"
+#include "net/shm_transport.h"
 
 namespace meander::launch {
 namespace {
@@ -21,11 +22,24 @@ std::uint32_t own_pid() { return static_cast<std::uint32_t>(getpid()); }
 
 }  // namespace
 
-Process::Process(const Clock& the_clock, Storage& the_storage, std::uint32_t threads)
+Process::Process(const Clock& the_clock, Storage& the_storage, std::uint32_t threads, bool use_shm)
     : clock(the_clock),
       storage(the_storage),
       pool(threads != 0 ? threads : std::max(1u, std::thread::hardware_concurrency())),
+      shm(use_shm),
       host(host_name()) {}
+
+Result<std::unique_ptr<net::PolledTransport>> Process::open(const std::string& name,
+                                                            const std::string& bind) {
+  if (shm) {
+    ASSIGN_OR_RETURN(auto transport, net::ShmTransport::create(zmq, name, bind));
+    return std::unique_ptr<net::PolledTransport>(std::move(transport));
+  }
+  ASSIGN_OR_RETURN(auto transport, net::ZmqTransport::create(zmq, name, bind));
+  return std::unique_ptr<net::PolledTransport>(std::move(transport));
+}
+
+bool wants_shm(const job::Cluster& cluster) { return cluster.transport() != job::Cluster::tcp; }
 
 std::uint64_t draw_id() {
   std::random_device device;
@@ -33,10 +47,9 @@ std::uint64_t draw_id() {
   return hash64(high, low, own_pid()) | 1;  // 0 means "not known"
 }
 
-Result<std::unique_ptr<RoleThread>> RoleThread::start(Process& process,
-                                                      std::unique_ptr<net::ZmqTransport> transport,
-                                                      const std::string& scheduler,
-                                                      const Make& make) {
+Result<std::unique_ptr<RoleThread>> RoleThread::start(
+    Process& process, std::unique_ptr<net::PolledTransport> transport, const std::string& scheduler,
+    const Make& make) {
   RETURN_IF_ERROR(transport->connect(net::kSchedulerName, scheduler));
   std::unique_ptr<RoleThread> role(new RoleThread(process, std::move(transport)));
   role->node_ = make(*role->transport_, role->runner_.executor());
@@ -60,8 +73,7 @@ Result<std::unique_ptr<RoleThread>> start_lane(Process& process, std::uint32_t i
                                                std::uint64_t cluster, const std::string& bind,
                                                const std::string& advertise,
                                                const std::string& scheduler) {
-  ASSIGN_OR_RETURN(auto transport,
-                   net::ZmqTransport::create(process.zmq, net::lane_name(index), bind));
+  ASSIGN_OR_RETURN(auto transport, process.open(net::lane_name(index), bind));
   ps::LaneOptions options;
   options.index = index;
   options.cluster = cluster;
@@ -82,8 +94,7 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
                                                  std::uint32_t index, std::uint64_t cluster,
                                                  const std::string& scheduler,
                                                  worker::Collective* collective) {
-  ASSIGN_OR_RETURN(auto transport,
-                   net::ZmqTransport::create(process.zmq, net::worker_name(index), ""));
+  ASSIGN_OR_RETURN(auto transport, process.open(net::worker_name(index), ""));
   worker::WorkerOptions options;
   options.index = index;
   options.cluster = cluster;

@@ -17,15 +17,23 @@ namespace meander::launch {
 
 // What all roles of one process share.
 struct Process {
-  // `threads`: of compute; 0: one per core.
-  Process(const Clock& clock, Storage& storage, std::uint32_t threads);
+  // `threads`: of compute; 0: one per core. `shm`: lanes and workers talk through shared memory to
+  // those of this host.
+  Process(const Clock& clock, Storage& storage, std::uint32_t threads, bool shm = false);
+  // A lane's or worker's transport.
+  Result<std::unique_ptr<net::PolledTransport>> open(const std::string& name,
+                                                     const std::string& bind);
 
   const Clock& clock;
   Storage& storage;
   net::ZmqContext zmq;
   ThreadPool pool;
+  const bool shm;
   std::string host;  // this machine's name
 };
+
+// Do roles of separate processes talk through shared memory where they can?
+bool wants_shm(const job::Cluster& cluster);
 
 // A number that no other process or start has: ids of runs, incarnations.
 std::uint64_t draw_id();
@@ -37,7 +45,7 @@ class RoleThread {
 
   // Makes the node and runs it. `scheduler`: endpoint to connect to.
   static Result<std::unique_ptr<RoleThread>> start(Process& process,
-                                                   std::unique_ptr<net::ZmqTransport> transport,
+                                                   std::unique_ptr<net::PolledTransport> transport,
                                                    const std::string& scheduler, const Make& make);
   ~RoleThread();  // stop() and join()
   void stop() { runner_.stop(); }
@@ -48,10 +56,10 @@ class RoleThread {
   const net::Node& node() const { return *node_; }
 
  private:
-  RoleThread(Process& process, std::unique_ptr<net::ZmqTransport> transport)
+  RoleThread(Process& process, std::unique_ptr<net::PolledTransport> transport)
       : transport_(std::move(transport)), runner_(*transport_, process.clock, process.pool) {}
 
-  std::unique_ptr<net::ZmqTransport> transport_;
+  std::unique_ptr<net::PolledTransport> transport_;
   net::NodeRunner runner_;
   std::unique_ptr<net::Node> node_;
   std::atomic<bool> has_finished_{false};

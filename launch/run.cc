@@ -3,8 +3,6 @@
 
 #include <poll.h>
 
-#include <filesystem>
-
 #include "launch/signals.h"
 
 namespace meander::launch {
@@ -110,32 +108,9 @@ Outcome SchedulerThread::follow(const Context& context, const std::function<void
   return outcome;
 }
 
-Meeting::Meeting(job::Cluster::Transport transport, std::uint64_t cluster)
-    : transport_(transport), cluster_(cluster) {
-  if (transport_ != job::Cluster::ipc) return;
-  folder_ =
-      (std::filesystem::temp_directory_path() / ("meander-" + std::to_string(cluster_))).string();
-  std::error_code ignored;
-  std::filesystem::create_directory(folder_, ignored);
-  std::filesystem::permissions(folder_, std::filesystem::perms::owner_all, ignored);
-}
-
-Meeting::~Meeting() {
-  std::error_code ignored;
-  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
-}
-
 std::string Meeting::of(const std::string& name) const {
-  switch (transport_) {
-    case job::Cluster::tcp:
-      return "tcp://127.0.0.1:*";
-    case job::Cluster::ipc:
-      return "ipc://" + folder_ + "/" + name;
-    case job::Cluster::auto_:
-    case job::Cluster::inproc:
-      return "inproc://" + std::to_string(cluster_) + "/" + name;
-  }
-  return "";
+  const bool is_inproc = transport == job::Cluster::auto_ || transport == job::Cluster::inproc;
+  return is_inproc ? "inproc://" + std::to_string(cluster) + "/" + name : "tcp://127.0.0.1:*";
 }
 
 Result<Outcome> run_in_process(const Context& context, const Plan& plan,
@@ -143,8 +118,9 @@ Result<Outcome> run_in_process(const Context& context, const Plan& plan,
   catch_interrupts();
   const std::uint64_t cluster = options.cluster;
   const job::Cluster& described = plan.job.spec.cluster();
-  const Meeting meeting(described.transport(), cluster);
-  Process process(context.clock, *context.storage, described.threads());
+  const Meeting meeting{described.transport(), cluster};
+  Process process(context.clock, *context.storage, described.threads(),
+                  described.transport() == job::Cluster::shm);
   ASSIGN_OR_RETURN(auto scheduler,
                    SchedulerThread::start(process, meeting.scheduler(), std::move(options)));
   std::vector<std::unique_ptr<RoleThread>> roles;

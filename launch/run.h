@@ -62,16 +62,11 @@ class SchedulerThread {
 
 // Where the roles of one process meet, by cluster.transport.
 struct Meeting {
-  explicit Meeting(job::Cluster::Transport transport, std::uint64_t cluster);
-  ~Meeting();  // removes the sockets' folder
+  job::Cluster::Transport transport;
+  std::uint64_t cluster;
   std::string scheduler() const { return of("scheduler"); }
   std::string lane(std::uint32_t index) const { return of("lane-" + std::to_string(index)); }
-
- private:
   std::string of(const std::string& name) const;
-  job::Cluster::Transport transport_;
-  std::uint64_t cluster_;
-  std::string folder_;  // of ipc sockets
 };
 
 // Runs the whole cluster in this process.

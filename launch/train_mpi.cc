@@ -68,7 +68,8 @@ Status follow(Context& context, const TrainFlags& flags, const std::vector<std::
   const bool is_ps = world.rank() <= cluster.ps();
   std::unique_ptr<worker::Collective> collective;
   if (job.spec.train().dense() == job::Train::allreduce) collective = world.collective(!is_ps);
-  Process process(context.clock, *context.storage, cluster.threads() != 0 ? cluster.threads() : 1);
+  Process process(context.clock, *context.storage, cluster.threads() != 0 ? cluster.threads() : 1,
+                  wants_shm(cluster));
   if (is_ps) {
     PsRole role;
     role.lanes = lanes_of(world.rank() - 1, cluster.ps(), lane_count(cluster));

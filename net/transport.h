@@ -41,6 +41,11 @@ class Transport {
   // copy of their Buffers is gone, so nobody may write them any more.
   virtual void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) = 0;
   void send(const std::string& peer, wire::Header header) { send(peer, std::move(header), {}); }
+  // Memory for a frame that will be sent to `peer`: where there is a choice, what the wire can send
+  // without a copy. Not initialised, at a 64-byte boundary.
+  virtual Buffer allocate(const std::string& peer, std::size_t size) {
+    return Buffer::allocate(size);
+  }
 };
 
 // A role as a state machine: lane, worker or scheduler. It reads no clock, socket or disk but what

@@ -31,15 +31,16 @@ class SameDigest(harness.MeanderTest):
                              self.expected)
 
     def test_any_transport_and_number_of_threads(self):
-        for transport in ("tcp", "ipc"):
+        for transport in ("tcp", "shm"):
             result = self.train(transport, workers=2, lanes=2, transport=transport, threads=3)
             self.assertEqual(result["digest"], self.expected)
 
     def test_separate_processes(self):
-        result = self.must("launch", self.job, "--ps", "2", "--workers", "2",
-                           *self.sets("launched", lanes=3))
-        self.assertEqual(result["digest"], self.expected)
-        self.assertEqual(result["restarts"], 0)
+        for transport in ("auto", "shm", "tcp"):
+            result = self.must("launch", self.job, "--ps", "2", "--workers", "2",
+                               *self.sets(f"launched-{transport}", lanes=3, transport=transport))
+            self.assertEqual(result["digest"], self.expected)
+            self.assertEqual(result["restarts"], 0)
 
     def test_ranks_of_mpi(self):
         ranks = harness.under_mpi(5)
