@@ -4,7 +4,7 @@
 // way as in a worker; beside it what the machine allows in the same run: the same bytes through a
 // bare TCP connection on loopback, and the table alone. One line for each question: minimum /
 // median / maximum of million rows a second, and the median's share of the limits'.
-//   bench_wire [transport = tcp] [request = 12800] [rows = 1000000] [repetitions = 7]
+//   bench_wire [tcp | shm] [request = 12800] [rows = 1000000] [repetitions = 7] [f32 | bf16 | fp16]
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/rng.h"
@@ -41,6 +42,7 @@ constexpr std::uint64_t kCluster = 1, kIncarnation = 7;
 struct Options {
   std::string transport = "tcp";
   std::size_t request = 12'800, rows = 1'000'000, repetitions = 7;
+  ps::WireFormat format;
 };
 
 double seconds_now() { return seconds(SystemClock().now() - TimePoint{}); }
@@ -147,6 +149,7 @@ class Bench {
     worker_ = open(context_, options_.transport, "worker/0", "");
     ps::ClientOptions client_options;
     client_options.widths = {kWidth};
+    client_options.format = options_.format;
     client_options.cluster = kCluster;
     client_options.retry = client_options.retry_max = std::chrono::seconds(30);
     client_ = std::make_unique<ps::Client>(
@@ -182,7 +185,15 @@ class Bench {
         header.set_cluster(kCluster);
         header.mutable_push()->set_seq(seq_++);
         header.mutable_push()->set_keys_included(true);
-        worker_->send("lane/0", std::move(header), {keys_[seq_ % kSets], gradients_});
+        header.mutable_push()->set_precision(options_.format.precision);
+        header.mutable_push()->set_narrow_tables(options_.format.tables);
+        const auto values = gradients_.as<float>();
+        Buffer gradients = gradients_;
+        if (options_.format.of(0) != wire::F32) {
+          gradients = worker_->allocate("lane/0", values.size() * ps::bytes_of(options_.format.of(0)));
+          ps::encode(values.data(), values.size(), options_.format.of(0), gradients.data());
+        }
+        worker_->send("lane/0", std::move(header), {keys_[seq_ % kSets], std::move(gradients)});
       }
       worker_->poll(std::chrono::seconds(1), [&](net::Message) { --open; });
     }
@@ -256,16 +267,17 @@ class Loopback {
 
   double run(std::size_t times, std::size_t there, std::size_t back) {
     std::vector<std::byte> out(there), in(back), sizes(2 * sizeof(std::size_t));
+    const std::size_t pair[2] = {there, back};
+    std::memcpy(sizes.data(), pair, sizeof pair);
     const double begin = seconds_now();
-    for (std::size_t i = 0; i < times + kDepth; ++i) {
-      if (i < times) {
-        const std::size_t pair[2] = {there, back};
-        std::memcpy(sizes.data(), pair, sizeof pair);
-        all(write_some, socket_, sizes);
-        all(write_some, socket_, out);
-      }
-      if (i >= kDepth) all(read, socket_, in);
+    std::thread reader([&] {  // so that both directions may be full
+      for (std::size_t i = 0; i < times; ++i) all(read, socket_, in);
+    });
+    for (std::size_t i = 0; i < times; ++i) {
+      all(write_some, socket_, sizes);
+      all(write_some, socket_, out);
     }
+    reader.join();
     return seconds_now() - begin;
   }
 
@@ -323,7 +335,8 @@ void measure(const Options& options) {
 
   const std::size_t requests = std::max<std::size_t>(8, 3'000'000 / options.request);
   const double million = static_cast<double>(requests * options.request) / 1e6;
-  const std::size_t key_bytes = options.request * 8, row_bytes = options.request * kRowBytes;
+  const std::size_t key_bytes = options.request * 8;
+  const std::size_t row_bytes = options.request * kWidth * ps::bytes_of(options.format.of(0));
   const auto table_alone = [&](bool pulls, bool pushes) {
     const double begin = seconds_now();
     for (std::size_t i = 0; i < requests; ++i) {
@@ -370,7 +383,8 @@ void measure(const Options& options) {
       q.table.rates.push_back(million / q.ask_table());
     }
   }
-  std::printf("%s, %zu keys a request, rows of %u floats; M rows/s:\n", options.transport.c_str(),
+  std::printf("%s, %s, %zu keys a request, rows of %u floats; M rows/s:\n",
+              options.transport.c_str(), Precision_Name(options.format.precision).c_str(),
               options.request, kWidth);
   for (Question& q : questions) print(q.figure, q.loopback, q.table);
   end_child(lane);
@@ -388,6 +402,9 @@ int main(int argc, char** argv) {
   number(2, options.request);
   number(3, options.rows);
   number(4, options.repetitions);
+  const std::string precision = argc > 5 ? argv[5] : "f32";
+  if (precision == "bf16") options.format = {meander::wire::BF16, 1};
+  if (precision == "fp16") options.format = {meander::wire::FP16, 1};
   meander::measure(options);
   return 0;
 }

@@ -49,6 +49,8 @@ class Buffer {
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
+  // Does nobody else hold these bytes? Then what others did with them is done.
+  bool is_sole_owner() const;
 
   // The bytes as values of T. CHECKs that they are aligned and a whole number: a length that a peer
   // sent must have been validated before (see holds<T>()).
@@ -75,6 +77,18 @@ class Buffer {
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
   std::shared_ptr<const void> owner_;
+};
+
+// Buffers whose memory is used again once nobody holds them: what comes and goes at the same sizes
+// is allocated once. One thread takes; the Buffers may end on any.
+class BufferPool {
+ public:
+  // `size` bytes at a 64-byte boundary, not initialised.
+  Buffer take(std::size_t size);
+
+ private:
+  static constexpr std::size_t kKeptMax = 64;  // beyond them, memory is not used again
+  std::vector<Buffer> kept_;
 };
 
 }  // namespace meander

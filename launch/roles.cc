@@ -18,6 +18,18 @@ std::string host_name() {
   return name;
 }
 
+wire::Precision wire_precision(job::Wire::Precision precision) {
+  switch (precision) {
+    case job::Wire::bf16:
+      return wire::BF16;
+    case job::Wire::fp16:
+      return wire::FP16;
+    case job::Wire::f32:
+      break;
+  }
+  return wire::F32;
+}
+
 std::uint32_t own_pid() { return static_cast<std::uint32_t>(getpid()); }
 
 }  // namespace
@@ -102,6 +114,7 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
   options.host = process.host;
   options.pid = own_pid();
   options.clip_norm = plan.job.spec.train().clip_norm();
+  options.precision = wire_precision(plan.job.spec.train().wire());
   return RoleThread::start(
       process, std::move(transport), scheduler, [&](net::Transport& net, Executor& executor) {
         return std::make_unique<worker::Worker>(options, *plan.graph, open_stream(plan),

@@ -323,7 +323,7 @@ Buffer ShmTransport::allocate(const std::string& peer, std::size_t size) {
   if (Link* const link = impl_->find(peer); link != nullptr && size > 0) {
     if (Buffer bytes = link->sender->allocate(size); !bytes.empty()) return bytes;
   }
-  return Buffer::allocate(size);
+  return impl_->zmq->allocate(peer, size);
 }
 
 std::size_t ShmTransport::poll(Duration timeout, const Deliver& deliver) {

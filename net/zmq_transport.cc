@@ -175,6 +175,7 @@ struct ZmqTransport::Impl {
   std::vector<zmq::message_t> parts;  // of the message being sent
   Peer* router = nullptr;
   std::map<std::string, Peer*> dealers;
+  BufferPool memory;      // of frames to be sent
   std::size_t first = 0;  // whose turn it is to be drained first
   Counts counts;
 };
@@ -346,6 +347,10 @@ void ZmqTransport::watch(int descriptor) { impl_->poll_items.push_back({descript
 
 Status ZmqTransport::connect(const std::string& peer, const std::string& endpoint) {
   return impl_->connect(peer, endpoint);
+}
+
+Buffer ZmqTransport::allocate(const std::string&, std::size_t size) {
+  return impl_->memory.take(size);
 }
 
 void ZmqTransport::send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) {

@@ -2,7 +2,6 @@
 #include "ps/client.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -36,6 +35,7 @@ struct Batch {
   std::vector<std::vector<Part>> parts;  // by lane and table
   std::vector<Buffer> rows;              // pull: as they arrive
   std::vector<Buffer> gradients;         // push
+  std::vector<Buffer> narrowed;          // by lane and table: gradients as the wire carries them
   std::vector<Ask> asks;                 // by lane
   std::size_t open = 0;                  // asks without an answer
 };
@@ -55,6 +55,7 @@ struct Client::Impl {
   PartitionMap partitions;
   std::map<BatchKey, Batch> batches;
   std::map<std::uint64_t, std::pair<BatchKey, std::uint32_t>> asked;  // request -> batch, lane
+  BufferPool row_memory;
   std::uint64_t last_request = 0;
   std::uint64_t retries = 0;
 
@@ -81,6 +82,37 @@ struct Client::Impl {
   std::size_t row_bytes(std::size_t table) const { return options.widths[table] * sizeof(float); }
   static Buffer slice(const Buffer& buffer, Part part, std::size_t unit) {
     return buffer.slice(part.begin * unit, part.size() * unit);
+  }
+
+  bool is_narrow(std::size_t table) const { return options.format.of(table) != wire::F32; }
+  // Floats of a lane's part of a table.
+  std::size_t floats(const Batch& batch, std::uint32_t lane, std::size_t table) const {
+    return batch.parts[lane][table].size() * options.widths[table];
+  }
+
+  template <class Body>
+  void name_format(Body& body) const {
+    body.set_precision(options.format.precision);
+    body.set_narrow_tables(options.format.tables);
+  }
+
+  // Each lane's gradients of the narrow tables, where the wire can send them from; those that they
+  // were made of go.
+  void narrow_gradients(Batch& batch) {
+    batch.narrowed.assign(lanes() * batch.keys.size(), Buffer());
+    for (std::size_t t = 0; t < batch.keys.size(); ++t) {
+      if (!is_narrow(t)) continue;
+      const wire::Precision precision = options.format.of(t);
+      for (std::uint32_t lane = 0; lane < lanes(); ++lane) {
+        const Part part = batch.parts[lane][t];
+        const std::size_t n = floats(batch, lane, t);
+        Buffer& out = batch.narrowed[lane * batch.keys.size() + t];
+        out = transport.allocate(net::lane_name(lane), n * bytes_of(precision));
+        encode(batch.gradients[t].as<float>().data() + part.begin * options.widths[t], n, precision,
+               out.data());
+      }
+      batch.gradients[t] = Buffer();
+    }
   }
 
   // Asks every lane; forgets what was asked for this batch before.
@@ -119,15 +151,19 @@ struct Client::Impl {
       if (!batch.is_pushing || ask.with_keys) {
         frames.push_back(slice(batch.keys[t], part, sizeof(std::uint64_t)));
       }
-      if (batch.is_pushing) frames.push_back(slice(batch.gradients[t], part, row_bytes(t)));
+      if (!batch.is_pushing) continue;
+      frames.push_back(is_narrow(t) ? batch.narrowed[lane * batch.keys.size() + t]
+                                    : slice(batch.gradients[t], part, row_bytes(t)));
     }
     if (batch.is_pushing) {
       name(*header.mutable_push());
       header.mutable_push()->set_last(batch.is_last);
       header.mutable_push()->set_keys_included(ask.with_keys);
+      name_format(*header.mutable_push());
     } else {
       name(*header.mutable_pull());
       header.mutable_pull()->set_read_only(batch.is_read_only);
+      name_format(*header.mutable_pull());
     }
     transport.send(net::lane_name(lane), std::move(header), std::move(frames));
   }
@@ -167,26 +203,28 @@ struct Client::Impl {
     batch.is_last = is_last;
     batch.gradients = std::move(gradients);
     batch.rows.clear();
+    narrow_gradients(batch);
     ask_all(now, batch);
   }
 
   // Takes a lane's rows to their places. False: they are not what was asked for.
-  bool take_rows(Batch& batch, std::uint32_t lane, const std::vector<Buffer>& frames) const {
+  bool take_rows(Batch& batch, std::uint32_t lane, const std::vector<Buffer>& frames) {
     if (frames.size() != batch.keys.size()) return false;
     for (std::size_t t = 0; t < frames.size(); ++t) {
-      if (frames[t].size() != batch.parts[lane][t].size() * row_bytes(t)) return false;
-      if (!frames[t].holds<float>()) return false;
+      const std::size_t value_bytes = bytes_of(options.format.of(t));
+      if (frames[t].size() != floats(batch, lane, t) * value_bytes) return false;
+      if (!frames[t].holds<float>() && value_bytes == sizeof(float)) return false;
     }
     for (std::size_t t = 0; t < frames.size(); ++t) {
-      if (lanes() == 1) {
+      if (lanes() == 1 && !is_narrow(t)) {
         batch.rows[t] = frames[t];
         continue;
       }
       const std::size_t total = batch.keys[t].size() / sizeof(std::uint64_t) * row_bytes(t);
-      if (batch.rows[t].empty()) batch.rows[t] = Buffer::allocate(total);
-      if (frames[t].empty()) continue;
-      std::memcpy(batch.rows[t].data() + batch.parts[lane][t].begin * row_bytes(t),
-                  frames[t].data(), frames[t].size());
+      if (batch.rows[t].empty()) batch.rows[t] = row_memory.take(total);
+      float* const rows = batch.rows[t].as_mutable<float>().data();
+      decode(frames[t].data(), floats(batch, lane, t), options.format.of(t),
+             rows + batch.parts[lane][t].begin * options.widths[t]);
     }
     return true;
   }

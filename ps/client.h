@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/partition.h"
 #include "net/transport.h"
+#include "ps/precision.h"
 
 namespace meander::ps {
 
@@ -23,6 +24,7 @@ struct BatchId {
 
 struct ClientOptions {
   std::vector<std::uint32_t> widths;  // by table: floats of a row
+  WireFormat format;                  // how rows and gradients cross the wire
   Duration retry =
       std::chrono::milliseconds(500);  // unanswered: ask again, twice as late each time
   Duration retry_max = std::chrono::seconds(4);
@@ -53,7 +55,8 @@ class Client {
   // buffers until the batch is pushed and acknowledged (or dropped). `read_only`: for evaluation.
   void pull(TimePoint now, BatchId batch, std::vector<Buffer> keys, bool read_only);
   // Pushes gradients[table], (keys, width) in the order of the pull's keys. Every lane gets a push,
-  // also an empty one: a push is what moves a stream's clock.
+  // also an empty one: a push is what moves a stream's clock. The client holds the buffers as those
+  // of the pull, but those of tables that cross the wire narrowed only until this returns.
   void push(TimePoint now, BatchId batch, std::vector<Buffer> gradients, bool last);
   // Forgets all of a stream (its lease is gone).
   void drop(std::uint32_t stream);

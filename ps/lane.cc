@@ -14,6 +14,7 @@ namespace meander::ps {
 namespace {
 
 constexpr int kTablesMax = 4096;
+constexpr std::size_t kPieceRows = 512;
 
 // What a LaneSetup makes: everything that a roll-back replaces.
 struct Shard {
@@ -60,10 +61,17 @@ bool are_own_keys(const Buffer& keys, PartitionRange range) {
   return true;
 }
 
-// Is `floats` (keys, width)?
-bool is_matrix(const Buffer& floats, const Buffer& keys, std::uint32_t width) {
-  return floats.holds<float>() &&
-         floats.size() / sizeof(float) == keys.size() / sizeof(std::uint64_t) * width;
+// Are `values` (keys, width)?
+bool is_matrix(const Buffer& values, const Buffer& keys, std::uint32_t width,
+               wire::Precision precision = wire::F32) {
+  const std::size_t count = keys.size() / sizeof(std::uint64_t) * width;
+  return (precision == wire::F32 ? values.holds<float>() : values.holds<std::uint16_t>()) &&
+         values.size() == count * bytes_of(precision);
+}
+
+template <class Request>
+WireFormat format_of(const Request& request) {
+  return {request.precision(), request.narrow_tables()};
 }
 
 bool same_bytes(const std::vector<Buffer>& a, const std::vector<Buffer>& b) {
@@ -137,6 +145,8 @@ struct Lane::Impl {
   std::uint64_t save_request = 0;
   std::uint64_t saving_generation = 0;
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
+  std::vector<float> floats;  // on their way between a table and a narrower wire
+  std::vector<std::uint32_t> piece_slots;
   bool is_stopping = false;
   Status status;  // why it ended
 
@@ -328,13 +338,14 @@ struct Lane::Impl {
     const Asker asker{message.peer, message.header.request()};
     std::vector<Buffer>& keys = message.frames;
     keys.resize(std::max(keys.size(), shard->tables.size()));
-    const bool is_valid = keys.size() == shard->tables.size() &&
-                          std::all_of(keys.begin(), keys.end(), [&](const Buffer& k) {
-                            return are_own_keys(k, shard->range);
-                          });
+    const bool is_valid =
+        keys.size() == shard->tables.size() && wire::Precision_IsValid(pull.precision()) &&
+        std::all_of(keys.begin(), keys.end(),
+                    [&](const Buffer& k) { return are_own_keys(k, shard->range); });
     if (!is_valid) return reject(message, "pull");
     if (pull.read_only()) {
-      return send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), read_rows(keys, nullptr));
+      return send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(),
+                         read_rows(asker.peer, keys, format_of(pull), nullptr));
     }
     StreamState* stream = admit(message, pull);
     if (stream == nullptr) return;
@@ -347,9 +358,10 @@ struct Lane::Impl {
   void repeat_pull(const StreamState& stream, const Asker& asker, const wire::Pull& pull,
                    const std::vector<Buffer>& keys) {
     const auto& before = stream.applied_pull;
-    const bool has_rows = before && pull.seq() + 1 == stream.next && same_bytes(before->keys, keys);
+    const bool has_rows = before && pull.seq() + 1 == stream.next &&
+                          before->format == format_of(pull) && same_bytes(before->keys, keys);
     send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(),
-                has_rows ? before->rows : read_rows(keys, nullptr));
+                has_rows ? before->rows : read_rows(asker.peer, keys, format_of(pull), nullptr));
   }
 
   void keep_pull(StreamState& stream, const Asker& asker, const wire::Pull& pull,
@@ -358,6 +370,8 @@ struct Lane::Impl {
     KeptPull& kept = at->second;
     if (!is_new && !same_bytes(kept.keys, keys)) return;  // its push may be held already
     kept.asker = asker;
+    if (kept.format != format_of(pull)) kept.rows.clear();
+    kept.format = format_of(pull);
     if (is_new) {
       kept.keys = std::move(keys);
       waiting.emplace_back(pull.stream(), pull.seq());
@@ -381,24 +395,46 @@ struct Lane::Impl {
 
   void answer_pull(const StreamState& stream, std::uint32_t s, std::uint64_t seq, KeptPull& kept) {
     kept.is_waiting = false;
-    std::vector<Buffer> rows = kept.rows.empty() ? read_rows(kept.keys, &kept.slots) : kept.rows;
+    std::vector<Buffer> rows = kept.rows;
+    if (rows.empty()) rows = read_rows(kept.asker.peer, kept.keys, kept.format, &kept.slots);
     if (shard->streams.is_bsp()) kept.rows = rows;
     send_pulled(kept.asker, s, stream.epoch, seq, std::move(rows));
   }
 
-  std::vector<Buffer> read_rows(const std::vector<Buffer>& keys,
-                                std::vector<std::vector<std::uint32_t>>* slots) const {
+  // Rows for `peer`, in memory that its wire can send from.
+  std::vector<Buffer> read_rows(const std::string& peer, const std::vector<Buffer>& keys,
+                                WireFormat format, std::vector<std::vector<std::uint32_t>>* slots) {
     if (slots != nullptr) slots->resize(keys.size());
     std::vector<Buffer> rows;
+    rows.reserve(keys.size());
     for (std::size_t t = 0; t < keys.size(); ++t) {
       const Table& table = *shard->tables[t];
       const auto table_keys = keys[t].as<std::uint64_t>();
-      Buffer out = Buffer::allocate(table_keys.size() * table.width() * sizeof(float));
-      table.pull(table_keys, out.as_mutable<float>().data(),
-                 slots == nullptr ? nullptr : &(*slots)[t]);
-      rows.push_back(std::move(out));
+      const std::size_t values = table_keys.size() * table.width();
+      Buffer& out = rows.emplace_back(transport.allocate(peer, values * bytes_of(format.of(t))));
+      std::vector<std::uint32_t>* const hints = slots == nullptr ? nullptr : &(*slots)[t];
+      if (format.of(t) == wire::F32) {
+        table.pull(table_keys, out.as_mutable<float>().data(), hints);
+      } else {
+        read_narrow(table, table_keys, format.of(t), out.data(), hints);
+      }
     }
     return rows;
+  }
+
+  // In pieces that stay in the cache between the table's copy and the conversion.
+  void read_narrow(const Table& table, std::span<const std::uint64_t> keys,
+                   wire::Precision precision, std::byte* out, std::vector<std::uint32_t>* slots) {
+    const std::size_t width = table.width();
+    floats.resize(std::max(floats.size(), kPieceRows * width));
+    if (slots != nullptr) slots->clear();
+    for (std::size_t begin = 0; begin < keys.size(); begin += kPieceRows) {
+      const auto piece = keys.subspan(begin, std::min(kPieceRows, keys.size() - begin));
+      table.pull(piece, floats.data(), slots == nullptr ? nullptr : &piece_slots);
+      encode(floats.data(), piece.size() * width, precision,
+             out + begin * width * bytes_of(precision));
+      if (slots != nullptr) slots->insert(slots->end(), piece_slots.begin(), piece_slots.end());
+    }
   }
 
   // --- pushes ---
@@ -424,7 +460,7 @@ struct Lane::Impl {
   void hold_push(StreamState& stream, const Asker& asker, net::Message& message) {
     const wire::Push& push = message.header.push();
     const std::size_t tables = shard->tables.size();
-    HeldPush held{asker, push.last(), {}, {}};
+    HeldPush held{asker, push.last(), format_of(push), {}, {}};
     std::vector<Buffer>& frames = message.frames;
     const auto kept = stream.pulls.find(push.seq());
     if (push.keys_included()) {
@@ -455,8 +491,10 @@ struct Lane::Impl {
 
   bool fits(const HeldPush& held, const std::vector<Buffer>& keys) const {
     if (held.gradients.size() != shard->tables.size()) return false;
+    if (!wire::Precision_IsValid(held.format.precision)) return false;
     for (std::size_t t = 0; t < keys.size(); ++t) {
-      if (!is_matrix(held.gradients[t], keys[t], shard->tables[t]->width())) return false;
+      const std::uint32_t width = shard->tables[t]->width();
+      if (!is_matrix(held.gradients[t], keys[t], width, held.format.of(t))) return false;
     }
     return true;
   }
@@ -482,7 +520,8 @@ struct Lane::Impl {
       const Buffer& keys = use_pull ? pull->keys[t] : push.keys[t];
       std::span<const std::uint32_t> slots;
       if (use_pull && !pull->slots.empty()) slots = pull->slots[t];
-      shard->tables[t]->push(keys.as<std::uint64_t>(), push.gradients[t].as<float>().data(), slots);
+      shard->tables[t]->push(keys.as<std::uint64_t>(),
+                             floats_of(push.gradients[t], push.format.of(t)), slots);
     }
     stream.next = seq + 1;
     stream.has_ended = push.is_last;
@@ -494,6 +533,15 @@ struct Lane::Impl {
       stream.pushes.clear();
     }
     send_pushed(push.asker, s, seq, wire::APPLIED);
+  }
+
+  // Valid until the next call.
+  const float* floats_of(const Buffer& values, wire::Precision precision) {
+    if (precision == wire::F32) return values.as<float>().data();
+    const std::size_t n = values.size() / bytes_of(precision);
+    floats.resize(std::max(floats.size(), n));
+    decode(values.data(), n, precision, floats.data());
+    return floats.data();
   }
 
   // --- cuts ---
@@ -565,9 +613,9 @@ struct Lane::Impl {
     if (message.header.has_push()) return on_push(std::move(message));
   }
 
-  // Says again what the scheduler may have missed; while files are loaded, Hello shows that the lane
-  // is alive. When all is said and the scheduler has been silent for a while, Hello asks whether it
-  // is there.
+  // Says again what the scheduler may have missed; while files are loaded, Hello shows that the
+  // lane is alive. When all is said and the scheduler has been silent for a while, Hello asks
+  // whether it is there.
   void speak() {
     if (failure) {
       send_failure();
@@ -588,7 +636,8 @@ struct Lane::Impl {
     has_started = true;
     if (now - last_heard >= options.scheduler_silence && !is_stopping) {
       is_stopping = true;
-      status = unavailable("the scheduler has fallen silent: is it running, and can it be reached?");
+      status =
+          unavailable("the scheduler has fallen silent: is it running, and can it be reached?");
     }
     if (is_stopping || now < word_due()) return;
     next_word = now + (is_settled() ? options.scheduler_silence / 8 : options.hello_every);

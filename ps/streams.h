@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/buffer.h"
+#include "ps/precision.h"
 
 namespace meander::ps {
 
@@ -24,6 +25,7 @@ struct Asker {
 // A pull whose push has not been applied yet.
 struct KeptPull {
   Asker asker;
+  WireFormat format;                              // of the answer
   bool is_waiting = true;                         // for the clock; else it has been answered
   std::vector<Buffer> keys;                       // by table
   std::vector<std::vector<std::uint32_t>> slots;  // hints for the push, once answered
@@ -34,6 +36,7 @@ struct KeptPull {
 struct HeldPush {
   Asker asker;
   bool is_last = false;
+  WireFormat format;         // of the gradients
   std::vector<Buffer> keys;  // by table; empty: those of the pull of the same seq
   std::vector<Buffer> gradients;
 };

@@ -60,6 +60,8 @@ class Trainer {
 
   // Floats of a row, by table.
   std::vector<std::uint32_t> widths() const;
+  // Tables before those of the dense vector.
+  std::uint32_t graph_tables() const { return static_cast<std::uint32_t>(graph_.tables()); }
   // Before the first keys(), and not while a step is being worked on.
   void set_partitions(const PartitionMap& partitions);
 

@@ -53,6 +53,8 @@ struct WorkerOptions {
   std::uint32_t depth = 2;
   std::uint32_t dense_block = 256;  // floats of a row of the dense table
   float clip_norm = 0;
+  // How the rows and gradients of the graph's tables cross the wire; the dense vector's are f32.
+  wire::Precision precision = wire::F32;
   Duration hello_every = std::chrono::milliseconds(200);
   Duration retry = std::chrono::milliseconds(500);  // until a lane is asked again, at first
   Duration scheduler_silence = std::chrono::seconds(60);

@@ -15,15 +15,15 @@ class SameDigest(harness.MeanderTest):
         cls.expected = cls.train("reference", workers=2, lanes=1)["digest"]
 
     @classmethod
-    def sets(cls, name, **cluster):
-        words = ["--set", f"checkpoint.dir={name}"]
+    def sets(cls, name, wire="f32", **cluster):
+        words = ["--set", f"checkpoint.dir={name}", "--set", f"train.wire={wire}"]
         for key, value in cluster.items():
             words += ["--set", f"cluster.{key}={value}"]
         return words
 
     @classmethod
-    def train(cls, name, **cluster):
-        return cls.must("train", cls.job, *cls.sets(name, **cluster))
+    def train(cls, name, **settings):
+        return cls.must("train", cls.job, *cls.sets(name, **settings))
 
     def test_any_number_of_lanes(self):
         for lanes in (2, 5):
@@ -34,6 +34,15 @@ class SameDigest(harness.MeanderTest):
         for transport in ("tcp", "shm"):
             result = self.train(transport, workers=2, lanes=2, transport=transport, threads=3)
             self.assertEqual(result["digest"], self.expected)
+
+    def test_narrow_wire(self):
+        for wire in ("bf16", "fp16"):
+            ways = [self.train(f"{wire}-one", workers=2, lanes=1, wire=wire)["digest"],
+                    self.train(f"{wire}-three", workers=2, lanes=3, wire=wire, transport="shm")["digest"],
+                    self.must("launch", self.job, "--ps", "2", "--workers", "2",
+                              *self.sets(f"{wire}-launched", lanes=2, wire=wire))["digest"]]
+            self.assertEqual(len(set(ways)), 1, wire)
+            self.assertNotEqual(ways[0], self.expected)
 
     def test_separate_processes(self):
         for transport in ("auto", "shm", "tcp"):

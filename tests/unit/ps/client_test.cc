@@ -25,8 +25,9 @@ class ClientTest : public testing::Test {
  protected:
   ClientTest() { make_client(2); }
 
-  void make_client(std::uint32_t lanes) {
+  void make_client(std::uint32_t lanes, WireFormat format = {}) {
     ClientOptions options;
+    options.format = format;
     options.widths = {2, 1};
     options.cluster = kCluster;
     client = std::make_unique<Client>(
@@ -257,6 +258,43 @@ TEST_F(ClientTest, DroppedStreamIsNotAskedForAgain) {
   client->on_timer(ms(500));
   EXPECT_EQ(box.sent.size(), 2u);
   EXPECT_EQ(box.sent[0].header.pull().stream(), 2u);
+}
+
+TEST_F(ClientTest, NarrowTablesCrossTheWireRoundedAndOthersAsTheyAre) {
+  make_client(2, {wire::BF16, 1});
+  const auto narrowed = [](const Floats& floats) {
+    Buffer bytes = Buffer::allocate(2 * floats.size());
+    encode(floats.data(), floats.size(), wire::BF16, bytes.data());
+    return bytes;
+  };
+  first = grouped({1, 300, 5, 7});
+  second = grouped({4});
+  pull({0, 0, 0});
+  for (int lane = 0; lane < 2; ++lane) {
+    const net::Message question = box.take();
+    EXPECT_EQ(question.header.pull().precision(), wire::BF16);
+    EXPECT_EQ(question.header.pull().narrow_tables(), 1u);
+    net::Message reply = answer(question);
+    reply.frames[0] = narrowed(values_of<float>(reply.frames[0]));
+    EXPECT_TRUE(client->on_message(now, reply));
+  }
+  ASSERT_EQ(pulled.size(), 1u);
+  Floats expected;
+  for (const std::uint64_t key : first) {
+    expected.push_back(static_cast<float>(key));
+    expected.push_back(key == 300 ? 300 : static_cast<float>(key) + 0.5f);  // 9 bits are too many
+  }
+  EXPECT_EQ(values_of<float>(rows[0]), expected);
+  push({0, 0, 0});
+  std::size_t wide = 0, narrow = 0;
+  for (int lane = 0; lane < 2; ++lane) {
+    const net::Message message = box.take();
+    EXPECT_EQ(message.header.push().precision(), wire::BF16);
+    narrow += message.frames[0].size();
+    wide += message.frames[1].size();
+  }
+  EXPECT_EQ(narrow, 2 * 2 * first.size());
+  EXPECT_EQ(wide, 4 * second.size());
 }
 
 }  // namespace

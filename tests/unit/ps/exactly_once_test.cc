@@ -35,7 +35,7 @@ class Trainer final : public net::Node {
   Trainer(std::uint32_t stream, std::uint32_t lanes, net::Transport& transport, Rng& rng)
       : stream_(stream),
         rng_(rng),
-        client_(transport, {.widths = {kWidth, 1}, .cluster = kCluster},
+        client_(transport, {.widths = {kWidth, 1}, .format = {}, .cluster = kCluster},
                 {[this](TimePoint now, BatchId id, std::vector<Buffer> rows) {
                    compute(now, id, std::move(rows));
                  },

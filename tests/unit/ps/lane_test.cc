@@ -380,6 +380,31 @@ TEST_F(LaneTest, MalformedArraysEndTheRunNotTheLane) {
   EXPECT_THAT(box.take().header.failure().message(), HasSubstr("malformed pull"));
 }
 
+TEST_F(LaneTest, NarrowRowsAndGradientsAreTheRoundedOnes) {
+  set_up(-1, 1);
+  const Keys keys = {1, 2, 3};
+  const Floats values = {-1.0f / 3, 1e-3f, -70.7f};
+  const auto narrowed = [](const Floats& floats) {
+    Buffer bytes = Buffer::allocate(2 * floats.size());
+    encode(floats.data(), floats.size(), wire::BF16, bytes.data());
+    return bytes;
+  };
+  wire::Header h;
+  h.mutable_pull()->set_precision(wire::BF16);
+  h.mutable_pull()->set_narrow_tables(1);
+  tell("worker/0", h, {buffer_of(keys)});
+  EXPECT_EQ(box.take().frames.at(0).size(), 6u);
+  h = push_header(0, 0, 0);
+  h.mutable_push()->set_precision(wire::BF16);
+  h.mutable_push()->set_narrow_tables(1);
+  tell("worker/0", h, {narrowed(values)});
+  EXPECT_EQ(box.take().header.pushed().outcome(), wire::APPLIED);
+  Floats rounded(3);
+  decode(narrowed(values).data(), 3, wire::BF16, rounded.data());
+  pull(0, 1, keys);
+  EXPECT_EQ(take_rows(), (Floats{-rounded[0], -rounded[1], -rounded[2]})) << "stored as f32";
+}
+
 TEST_F(LaneTest, KeysOfAnotherLaneAreRefused) {
   make_lane(1);
   wire::Header header = setup_header(-1, 1);
