@@ -72,7 +72,9 @@ std::string explain(const CLI::App& app, const std::vector<std::string>& argumen
                     const std::string& what) {
   std::size_t used = 0;
   const CLI::App& command = *chosen_command(app, arguments, used);
-  const std::string help = "; see " + command.get_display_name() + " --help";
+  const std::vector<std::string> words(arguments.begin(),
+                                       arguments.begin() + static_cast<long>(used));
+  const std::string help = "; see meander " + join(words, " ") + " --help";
   const std::vector<std::string> commands = command_names(command);
   if (!commands.empty()) {
     if (used >= arguments.size()) return "which command? " + join(commands);

@@ -50,18 +50,9 @@ struct WorkerMember : Member {
   bool is_ready(std::uint64_t present) const { return is_live && setup == present; }
 };
 
-// "2 of 4 workers (worker/1, worker/3)": those of which `is_absent` holds; empty if of none.
-template <class M, class Predicate>
-std::string listed(const std::vector<M>& members, const std::string& what, Predicate is_absent) {
-  std::string names;
-  std::size_t count = 0;
-  for (const M& member : members) {
-    if (!is_absent(member)) continue;
-    names += (count++ == 0 ? "" : ", ") + member.name;
-  }
-  if (count == 0) return {};
-  return std::to_string(count) + " of " + std::to_string(members.size()) + " " + what + " (" +
-         names + ")";
-}
+// "2 of 4 workers (worker/1, worker/3): start them, or lower cluster.workers": the lanes that never
+// came and the workers that are not there.
+std::string absentees(const std::vector<LaneMember>& lanes,
+                      const std::vector<WorkerMember>& workers);
 
 }  // namespace meander::scheduler

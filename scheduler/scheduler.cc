@@ -2,15 +2,14 @@
 #include "scheduler/scheduler.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <map>
 #include <utility>
 
 #include "checkpoint/generation.h"
 #include "common/check.h"
-#include "common/partition.h"
 #include "scheduler/cut.h"
+#include "scheduler/describe.h"
 #include "scheduler/evaluation.h"
 #include "scheduler/generations.h"
 #include "scheduler/leases.h"
@@ -25,40 +24,6 @@ constexpr Duration kLaneCheckEvery = std::chrono::seconds(2);
 constexpr Duration kStopWait = std::chrono::seconds(3);
 
 std::string whole_seconds(Duration d) { return std::to_string(std::lround(seconds(d))) + " s"; }
-
-// The floats of optimizer state behind a row's weights.
-std::uint32_t state_width(const wire::TableSpec& table) {
-  switch (table.optimizer().kind()) {
-    case wire::Optimizer::ADAGRAD:
-      return table.width();
-    case wire::Optimizer::ROWWISE_ADAGRAD:
-      return 1;
-    case wire::Optimizer::ADAM:
-      return 2 * table.width();
-    default:
-      return 0;
-  }
-}
-
-std::string lower(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
-// A preset's keys and rows that belong to `lane`, as frames.
-void add_preset(const SchedulerOptions::Preset& preset, std::uint32_t width,
-                const PartitionMap& partitions, std::uint32_t lane, std::vector<Buffer>& frames) {
-  std::vector<std::uint64_t> keys;
-  std::vector<float> rows;
-  for (std::size_t i = 0; i < preset.keys.size(); ++i) {
-    if (partitions.lane_of(preset.keys[i]) != lane) continue;
-    keys.push_back(preset.keys[i]);
-    const auto row = preset.rows.begin() + static_cast<std::ptrdiff_t>(i * width);
-    rows.insert(rows.end(), row, row + width);
-  }
-  frames.push_back(Buffer::own(std::move(keys)));
-  frames.push_back(Buffer::own(std::move(rows)));
-}
 
 }  // namespace
 
@@ -81,7 +46,6 @@ struct Scheduler::Impl {
   void drive(TimePoint now);
   void check_deadlines(TimePoint now);
   TimePoint last_join() const;
-  std::string absentees() const;
   bool is_overdue(TimePoint since);  // longer ago than options.join
   void drive_lanes();
   void drive_workers();
@@ -309,7 +273,7 @@ void Scheduler::Impl::check_deadlines(TimePoint now) {
   }
   const std::string waited = "waited " + whole_seconds(options.join) + " for ";
   if (!has_begun && is_overdue(last_join())) {
-    return stop(unavailable(waited + absentees()));
+    return stop(unavailable(waited + absentees(lanes, workers)));
   }
   for (const LaneMember& lane : lanes) {
     if (lane.is_known && is_overdue(lane.heard)) {
@@ -334,18 +298,6 @@ TimePoint Scheduler::Impl::last_join() const {
   return all_there ? kNever : since;
 }
 
-// "2 of 4 workers (worker/1, worker/3): start them, or lower cluster.workers"
-std::string Scheduler::Impl::absentees() const {
-  const std::string no_lanes =
-      listed(lanes, "lanes", [](const LaneMember& lane) { return !lane.is_known; });
-  const std::string no_workers =
-      listed(workers, "workers", [](const WorkerMember& worker) { return !worker.is_live; });
-  if (no_lanes.empty()) return no_workers + ": start them, or lower cluster.workers";
-  if (no_workers.empty()) return no_lanes + ": start them, or lower cluster.lanes";
-  return no_lanes + " and " + no_workers +
-         ": start them, or lower cluster.lanes and cluster.workers";
-}
-
 bool Scheduler::Impl::is_overdue(TimePoint since) {
   if (since == kNever) return false;
   post.wake_at(since + options.join);
@@ -365,10 +317,7 @@ void Scheduler::Impl::drive_lanes() {
 void Scheduler::Impl::send_lane_setup(std::uint32_t index) {
   wire::Header header;
   wire::LaneSetup& body = *header.mutable_lane_setup();
-  body.set_lanes(options.lanes);
-  body.set_streams(options.streams);
-  body.set_staleness(options.staleness);
-  *body.mutable_tables() = {options.tables.begin(), options.tables.end()};
+  body = describe_to_lanes(options);
   body.set_setup(setup);
   body.set_first_epoch(first_epoch);
   body.set_incarnation(lanes[index].incarnation);
@@ -376,11 +325,10 @@ void Scheduler::Impl::send_lane_setup(std::uint32_t index) {
   body.set_restore_positions(generations.has_positions());
   std::vector<Buffer> frames;
   if (generations.dir().empty() && !lanes[index].is_ready) {
-    const PartitionMap partitions = PartitionMap::even(options.lanes);
     for (const SchedulerOptions::Preset& preset : options.presets) {
       body.add_preset_tables(preset.table);
-      add_preset(preset, options.tables.at(preset.table).width(), partitions, index, frames);
     }
+    frames = preset_frames(options, index);
   }
   post.send(lanes[index].name, std::move(header), std::move(frames));
 }
@@ -454,20 +402,9 @@ void Scheduler::Impl::begin_save() {
 }
 
 void Scheduler::Impl::complete_generation(TimePoint now) {
-  manifest::Manifest manifest;
-  manifest.set_format(1);
+  manifest::Manifest manifest = describe_in_manifest(options);
   manifest.set_generation(generations.begun());
-  manifest.set_model(options.model);
   manifest.set_written_ms(clock.wall_ms());
-  manifest.set_lanes(options.lanes);
-  manifest.set_job(options.job);
-  for (const wire::TableSpec& spec : options.tables) {
-    manifest::Table& table = *manifest.add_tables();
-    table.set_name(spec.name());
-    table.set_width(spec.width());
-    table.set_state_width(state_width(spec));
-    table.set_optimizer(lower(wire::Optimizer::Kind_Name(spec.optimizer().kind())));
-  }
   std::uint64_t record_sum = 0;
   Status done = cut.collect(manifest, record_sum);
   if (done.ok()) {

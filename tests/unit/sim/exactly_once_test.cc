@@ -61,7 +61,7 @@ Scenario draw(std::uint64_t seed) {
   scenario.evaluate = rng.chance(0.3);
   scenario.faults.loss = rng.chance(0.7) ? 0.08 * rng.uniform() : 0;
   scenario.faults.duplication = rng.chance(0.7) ? 0.2 * rng.uniform() : 0;
-  scenario.faults.long_delay = rng.chance(0.5) ? 0.03 * rng.uniform() : 0;
+  scenario.faults.long_delay = rng.chance(0.5) ? 0.15 * rng.uniform() : 0;
   const std::uint64_t events = rng.below(4);
   for (std::uint64_t i = 0; i < events; ++i) scenario.events.push_back(draw_event(rng, scenario));
   return scenario;
