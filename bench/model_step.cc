@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // How many samples a second does one thread train, without tables and streams around it? Batches of
-// 64 pairs, random histories, the sizes of the published models; prints a line for the model:
+// 128 samples, random histories, the sizes of the published models; prints a line for the model:
 // minimum / median / maximum over batches, of the thread's own time.
 //   bench_model_step [model = dien] [parts = 4] [shortest = 20] [longest = 50] [batches = 60]
+//                    [candidates = 2] [mixed]
 #include <time.h>
 
 #include <algorithm>
@@ -18,7 +19,7 @@
 namespace meander {
 namespace {
 
-constexpr std::int32_t kGroups = 64, kCandidates = 2, kWidth = 18;
+constexpr std::int32_t kSamples = 128, kWidth = 18;
 const std::vector<std::uint32_t> kKeys = {2000, 18};  // distinct in a batch: items, categories
 
 double thread_seconds() {
@@ -32,8 +33,8 @@ struct Rows {
 };
 
 std::vector<std::vector<JaggedGroup>> deal(Rng& rng, std::size_t parts, std::int32_t shortest,
-                                           std::int32_t longest) {
-  std::vector<std::int32_t> lengths(kGroups);
+                                           std::int32_t longest, std::int32_t candidates) {
+  std::vector<std::int32_t> lengths(kSamples / candidates);
   for (std::int32_t& length : lengths) {
     length = shortest + static_cast<std::int32_t>(rng.below(longest - shortest + 1));
   }
@@ -42,13 +43,13 @@ std::vector<std::vector<JaggedGroup>> deal(Rng& rng, std::size_t parts, std::int
   for (std::size_t g = 0; g < lengths.size(); ++g) dealt[g % parts].push_back(lengths[g]);
   std::vector<std::vector<JaggedGroup>> groups;
   for (const auto& part : dealt) {
-    groups.push_back(random_groups(rng, part, kCandidates, kKeys, kKeys.size()));
+    groups.push_back(random_groups(rng, part, candidates, kKeys, kKeys.size()));
   }
   return groups;
 }
 
 int run(const std::string& kind, std::size_t parts, std::int32_t shortest, std::int32_t longest,
-        int batches) {
+        int batches, std::int32_t candidates, nn::Precision precision) {
   models::ModelSpec spec;
   spec.kind = kind;
   spec.slots = {{"item", 0, kWidth, true}, {"category", 1, kWidth, true}};
@@ -60,7 +61,7 @@ int run(const std::string& kind, std::size_t parts, std::int32_t shortest, std::
   }
   const nn::Graph& graph = built.value();
   Rng rng(1);
-  const JaggedBatch batch(deal(rng, parts, shortest, longest));
+  const JaggedBatch batch(deal(rng, parts, shortest, longest, candidates));
   std::vector<Rows> tables;
   std::vector<nn::ConstMatrix> rows;
   std::vector<nn::Matrix> drows;
@@ -76,15 +77,15 @@ int run(const std::string& kind, std::size_t parts, std::int32_t shortest, std::
     drows.push_back({tables[t].gradients.data(), keys, kWidth, kWidth});
   }
   const std::vector<float> dense = graph.initial_dense(1);
-  std::vector<float> ddense(dense.size()), logits(kGroups * kCandidates);
+  std::vector<float> ddense(dense.size()), logits(kSamples);
   nn::StepOutput output{drows, ddense, logits};
   InlineExecutor executor;
-  nn::Session session(graph);
+  nn::Session session(graph, precision);
   std::vector<double> rates;
   for (int i = 0; i < batches; ++i) {
     const double begin = thread_seconds();
     session.train({batch.inputs(), rows, dense}, executor, output);
-    rates.push_back(kGroups * kCandidates / (thread_seconds() - begin));
+    rates.push_back(kSamples / (thread_seconds() - begin));
   }
   std::sort(rates.begin(), rates.end());
   std::printf("%s, %zu parts, histories of %d to %d: %.0f / %.0f / %.0f samples/s\n", kind.c_str(),
@@ -100,5 +101,6 @@ int main(int argc, char** argv) {
     return argc > index ? std::atoi(argv[index]) : otherwise;
   };
   return meander::run(argc > 1 ? argv[1] : "dien", static_cast<std::size_t>(number(2, 4)),
-                      number(3, 20), number(4, 50), number(5, 60));
+                      number(3, 20), number(4, 50), number(5, 60), number(6, 2),
+                      argc > 7 ? meander::nn::Precision::kMixed : meander::nn::Precision::kF32);
 }

@@ -9,6 +9,7 @@
 #include "common/check.h"
 #include "nn/graph.h"
 #include "nn/ops/click.h"
+#include "nn/simd/kernels.h"
 
 namespace meander::nn {
 namespace {
@@ -65,6 +66,11 @@ void zero(float* data, std::size_t floats) {
   if (floats != 0) std::memset(data, 0, floats * sizeof(float));
 }
 
+std::size_t floats_packed(const Op& op, Precision precision) {
+  PrecisionScope scope(precision);
+  return op.packed_floats();
+}
+
 // Valid negatives that have a state before them: all but those of the first step.
 std::int32_t negatives_of(const PartInput& part) {
   const std::span<const float> valid = part.negative_valid;
@@ -98,7 +104,7 @@ struct Workspace {
 }  // namespace
 
 struct Session::Memory {
-  explicit Memory(const Graph& graph);
+  Memory(const Graph& graph, Precision precision);
 
   void begin(const StepInput& input, bool training);
   void forward(Executor& executor);
@@ -106,6 +112,8 @@ struct Session::Memory {
   void sum_gradients(Executor& executor, const StepOutput& output);
   double loss() const;
 
+  // Of the step under way.
+  Precision precision() const { return training ? train_precision : Precision::kF32; }
   bool at_batch(TensorId id) const { return in_batch[id]; }
   std::span<const float> logits() const {
     const Matrix& all = batch.values[graph.logits()];
@@ -113,6 +121,7 @@ struct Session::Memory {
   }
 
   const Graph& graph;
+  const Precision train_precision;
   std::size_t part_ops = 0;    // ops before this one work one part alone
   std::vector<char> in_batch;  // by tensor: its rows of all parts lie together
   std::vector<std::size_t> packed_at;
@@ -140,7 +149,8 @@ struct Session::Memory {
   std::size_t rows_per_task(std::size_t table) const;
 };
 
-Session::Memory::Memory(const Graph& g) : graph(g), batch(g) {
+Session::Memory::Memory(const Graph& g, Precision precision)
+    : graph(g), train_precision(precision), batch(g) {
   CHECK_NE(g.logits(), kNoTensor);
   const auto& ops = g.ops();
   while (part_ops < ops.size() && ops[part_ops]->scope() == Scope::kPart) ++part_ops;
@@ -151,8 +161,10 @@ Session::Memory::Memory(const Graph& g) : graph(g), batch(g) {
     for (TensorId id : ops[op]->outputs()) in_batch[id] = 1;
   }
   packed_at.resize(ops.size());
-  for (std::size_t op = 0; op < ops.size(); ++op)
-    packed_at[op] = packed.take(ops[op]->packed_floats());
+  for (std::size_t op = 0; op < ops.size(); ++op) {
+    packed_at[op] = packed.take(std::max(floats_packed(*ops[op], Precision::kF32),
+                                         floats_packed(*ops[op], precision)));
+  }
   packed.commit();
 }
 
@@ -294,6 +306,7 @@ OpContext Session::Memory::context_of(const Workspace& space, std::size_t op) co
 
 void Session::Memory::run_part_forward(std::size_t p) {
   FlushDenormals guard;
+  PrecisionScope scope(precision());
   lay_out_part(p);
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = 0; op < part_ops; ++op) {
@@ -304,9 +317,11 @@ void Session::Memory::run_part_forward(std::size_t p) {
 void Session::Memory::forward(Executor& executor) {
   FlushDenormals guard;
   executor.parallel(graph.ops().size(), [this](std::size_t op) {
+    PrecisionScope scope(precision());
     graph.ops()[op]->pack(input->dense.data(), packed.at(packed_at[op]));
   });
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_forward(p); });
+  PrecisionScope scope(precision());
   for (std::size_t op = part_ops; op < graph.ops().size(); ++op) {
     graph.ops()[op]->forward(context_of(batch, op));
   }
@@ -314,6 +329,7 @@ void Session::Memory::forward(Executor& executor) {
 
 void Session::Memory::run_part_backward(std::size_t p) {
   FlushDenormals guard;
+  PrecisionScope scope(precision());
   Workspace& space = *parts[p];
   zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
   if (input->parts[p].layout.groups == 0) return;
@@ -322,6 +338,7 @@ void Session::Memory::run_part_backward(std::size_t p) {
 
 void Session::Memory::backward(Executor& executor, const StepOutput& step_output) {
   FlushDenormals guard;
+  PrecisionScope scope(precision());
   output = &step_output;
   zero(batch.arena.at(batch.zeroed_begin), batch.zeroed_end - batch.zeroed_begin);
   zero(output->ddense.data(), output->ddense.size());
@@ -394,7 +411,8 @@ double Session::Memory::loss() const {
   return sum + batch.loss;
 }
 
-Session::Session(const Graph& graph) : memory_(std::make_unique<Memory>(graph)) {}
+Session::Session(const Graph& graph, Precision precision)
+    : memory_(std::make_unique<Memory>(graph, precision)) {}
 Session::~Session() = default;
 
 void Session::train(const StepInput& input, Executor& executor, StepOutput& output) {
