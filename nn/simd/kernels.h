@@ -92,7 +92,7 @@ struct Kernels {
                     float* out, std::int32_t ldo, std::int32_t m, std::int32_t h);
   // dh (M, H; no gaps) is the gradient from later steps; dout (null: none) is added to it. Turns
   // u, c of p into the gradients before their nonlinearity, dh into its share that flows past
-  // them, and adds to da (M; may be null).
+  // them, and adds to da (M; null where a is).
   void (*gru_state_backward)(float* p, std::int32_t ldp, const float* hp, std::int32_t ldhp,
                              const float* a, const float* dout, std::int32_t lddout, float* dh,
                              float* da, std::int32_t m, std::int32_t h);
