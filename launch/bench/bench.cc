@@ -17,6 +17,7 @@ namespace {
 
 constexpr AddBenchmark kBenchmarks[] = {
     add_ops,
+    add_train,
 };
 
 double ratio(const Row& row) {

@@ -37,5 +37,6 @@ CLI::App& add_benchmark(CLI::App& family, Context& context, const std::string& n
 // One function per benchmark, each in its own file; they are listed in bench.cc.
 using AddBenchmark = void (*)(CLI::App& family, Context& context);
 void add_ops(CLI::App& family, Context& context);
+void add_train(CLI::App& family, Context& context);
 
 }  // namespace meander::launch::bench

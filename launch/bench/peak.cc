@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
+
 #include "launch/bench/measure.h"
 
 namespace meander::launch::bench {
@@ -66,16 +68,26 @@ Fma best_fma() {
   return {"SSE multiply and add", 2 * 4, run_sse};
 }
 
+// A limit is what the machine can do: the best of some looks at it, not a typical one.
+double best_rate(unsigned threads, double seconds, double units, void (*run)(unsigned)) {
+  constexpr int kLooks = 4;
+  double best = 0;
+  for (int look = 0; look < kLooks; ++look) {
+    best = std::max(best, rate_on_threads(threads, seconds / kLooks, units, run));
+  }
+  return best;
+}
+
 }  // namespace
 
 double fma_peak(unsigned threads, double seconds) {
   const Fma fma = best_fma();
-  return rate_on_threads(threads, seconds, fma.flop_per_step * kChains * kSteps, fma.run);
+  return best_rate(threads, seconds, fma.flop_per_step * kChains * kSteps, fma.run);
 }
 
 double bf16_peak(unsigned threads, double seconds) {
   if (!__builtin_cpu_supports("avx512bf16")) return 0;
-  return rate_on_threads(threads, seconds, 2.0 * 32 * kChains * kSteps, run_bf16);
+  return best_rate(threads, seconds, 2.0 * 32 * kChains * kSteps, run_bf16);
 }
 
 std::string fma_name() { return best_fma().name; }

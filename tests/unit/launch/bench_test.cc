@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <cmath>
 #include <string>
@@ -8,11 +9,14 @@
 
 #include "common/text.h"
 #include "launch/bench/flop.h"
+#include "launch/bench/local_trainer.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/op_step.h"
 #include "launch/bench/peak.h"
+#include "launch/bench/workload.h"
 #include "launch/cli.h"
 #include "models/model.h"
+#include "worker/trainer.h"
 
 namespace meander::launch {
 namespace {
@@ -116,8 +120,12 @@ TEST(Flop, GrowsWithTheCandidatesOnlyWhereTheyDoNotShare) {
   for (const auto& op : graph.ops()) {
     const double ratio = bench::forward_flop(graph, *op, two.layout()) /
                          bench::forward_flop(graph, *op, one.layout());
-    if (op->name() == "gru1" || op->name() == "auxiliary") EXPECT_EQ(ratio, 1) << op->name();
-    if (op->name() == "augru" || op->name() == "head/dense1") EXPECT_EQ(ratio, 2) << op->name();
+    const std::string name = op->name();
+    if (name == "gru1" || name == "auxiliary") {
+      EXPECT_EQ(ratio, 1) << name;
+    } else if (name == "augru" || name == "head/dense1") {
+      EXPECT_EQ(ratio, 2) << name;
+    }
   }
 }
 
@@ -129,6 +137,88 @@ TEST(OpStep, TimesEveryOpThatWorksOnAPart) {
     if (graph.ops()[i]->scope() != nn::Scope::kPart) break;
     EXPECT_GT(times.forward_s[i], 0) << graph.ops()[i]->name();
     EXPECT_GT(times.backward_s[i], 0) << graph.ops()[i]->name();
+  }
+}
+
+class Workloads : public ::testing::Test {
+ protected:
+  Workloads() : storage_(make_memory_storage()) {
+    workload_.samples = 512;
+    workload_.items = 200;
+    workload_.lengths = "mean25";
+  }
+  Plan plan() {
+    EXPECT_TRUE(bench::write_log(*storage_, workload_).ok());
+    return bench::plan_of(*storage_, workload_, {}).value();
+  }
+
+  std::unique_ptr<Storage> storage_;
+  bench::Workload workload_;
+};
+
+TEST_F(Workloads, BatchesHoldTheHistoriesThatWereAskedFor) {
+  for (const std::uint32_t candidates : {1u, 2u}) {
+    workload_.candidates = candidates;
+    const Plan plan = this->plan();
+    const auto stream = data::Stream::open(plan.log, plan.train).value();
+    ASSERT_EQ(stream->samples(), workload_.samples);
+    std::vector<std::uint32_t> expected = bench::history_lengths(workload_), seen;
+    data::Batch batch;
+    for (std::uint64_t seq = 0; seq < stream->batches(); ++seq) {
+      stream->build(seq, PartitionMap::even(1), batch);
+      for (const data::Part& part : batch.parts) {
+        EXPECT_EQ(part.candidates, static_cast<std::int32_t>(candidates));
+        seen.insert(seen.end(), part.lengths.begin(), part.lengths.end());
+      }
+    }
+    std::ranges::sort(expected);
+    std::ranges::sort(seen);
+    EXPECT_EQ(seen, expected);
+  }
+}
+
+TEST_F(Workloads, FlopOfASampleIsThatOfTheBatchesAsTheyComeUpToNegativesNotFound) {
+  const Plan plan = this->plan();
+  const auto stream = data::Stream::open(plan.log, plan.train).value();
+  double flop = 0;
+  data::Batch batch;
+  nn::PartInput input;
+  for (std::uint64_t seq = 0; seq < stream->batches(); ++seq) {
+    stream->build(seq, PartitionMap::even(1), batch);
+    for (const data::Part& part : batch.parts) {
+      worker::bind_part(batch, part, input);
+      input.layout.batch_negatives = input.layout.history_rows - input.layout.groups;
+      flop += bench::training_flop(*plan.graph, input.layout);
+    }
+  }
+  EXPECT_NEAR(flop / 512, bench::flop_per_sample(workload_, *plan.graph), 1);
+}
+
+TEST_F(Workloads, MeanLengthIsNearTheOneNamed) {
+  workload_.samples = 50'000;
+  double sum = 0;
+  for (const std::uint32_t length : bench::history_lengths(workload_)) sum += length;
+  // exponential(25) cut at 100 has a mean of 24.5, rounded down 24.0
+  EXPECT_NEAR(sum / 50'000, 24, 0.5);
+}
+
+TEST_F(Workloads, TwoLayerLstmOf64IsTheWorkThatPeersDo) {
+  workload_.model = "lstm";
+  workload_.lengths = "50";
+  const double mega = bench::flop_per_sample(workload_, *plan().graph) / 1e6;
+  EXPECT_NEAR(mega, 6 * 51 * 2 * 128 * 256 / 1e6, 0.01);  // 50 behaviours, then the target
+}
+
+TEST_F(Workloads, LocalTrainerTrainsEverySampleOfEveryPass) {
+  const Plan plan = this->plan();
+  bench::LocalTrainer trainer(plan, std::uint64_t{workload_.categories} + 1, 2);
+  EXPECT_EQ(trainer.train(2), 2 * 512u);
+}
+
+TEST_F(Workloads, RefusesWhatCannotBeMeasured) {
+  for (const char* lengths : {"0", "-3", "ful", "1e3", "99999"}) {
+    workload_.lengths = lengths;
+    EXPECT_FALSE(bench::check(workload_).ok()) << lengths;
   }
 }
 
