@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/mman.h>
 #include <xmmintrin.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 
 #include "common/check.h"
 #include "nn/graph.h"
@@ -14,6 +15,7 @@
 namespace meander::nn {
 namespace {
 
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLineFloats = 16;           // a cache line
 constexpr std::size_t kSumChunkFloats = 1 << 14;  // of gradients, added up by one task
 constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
@@ -33,7 +35,8 @@ class FlushDenormals {
   unsigned before_;
 };
 
-// Memory that is planned first and then had in one piece. It grows, and never shrinks.
+// Memory that is planned first and then had in one piece, on huge pages where it is large: a step
+// goes through all of it twice. It grows, and never shrinks.
 class Arena {
  public:
   void plan() { planned_ = 0; }
@@ -45,18 +48,22 @@ class Arena {
   }
   void commit() {
     if (planned_ <= capacity_) return;
-    memory_.reset(static_cast<float*>(
-        ::operator new[](planned_ * sizeof(float), std::align_val_t(kLineFloats * sizeof(float)))));
-    capacity_ = planned_;
+    // A half more, for the next batch is of another size.
+    const std::size_t bytes = (planned_ + planned_ / 2) * sizeof(float);
+    const std::size_t align = bytes < kHugePage ? kLineFloats * sizeof(float) : kHugePage;
+    const std::size_t size = (bytes + align - 1) / align * align;
+    memory_.reset();
+    memory_.reset(static_cast<float*>(std::aligned_alloc(align, size)));
+    CHECK(memory_ != nullptr) << "no memory for the " << size << " bytes of a training step";
+    if (align == kHugePage) madvise(memory_.get(), size, MADV_HUGEPAGE);  // a wish
+    capacity_ = size / sizeof(float);
   }
   std::size_t planned() const { return planned_; }
   float* at(std::size_t offset) const { return memory_.get() + offset; }
 
  private:
   struct Free {
-    void operator()(float* p) const {
-      ::operator delete[](p, std::align_val_t(kLineFloats * sizeof(float)));
-    }
+    void operator()(float* p) const { std::free(p); }
   };
   std::unique_ptr<float[], Free> memory_;
   std::size_t planned_ = 0, capacity_ = 0;
