@@ -40,6 +40,23 @@ function(meander_kernels name source)
   endforeach()
 endfunction()
 
+# meander_mixed_kernels(NAME source): compiles products in mixed precision once per way to multiply
+# (nn/simd/mixed.inc); the program picks at run time.
+function(meander_mixed_kernels name source)
+  foreach(way IN ITEMS "bf16:0:-mavx512bf16" "amx:1:-mavx512bf16;-mamx-tile;-mamx-bf16")
+    string(REGEX MATCH "^([a-z0-9]+):([01]):(.*)$" matched "${way}")
+    set(way ${CMAKE_MATCH_1})
+    set(amx ${CMAKE_MATCH_2})
+    set(flags ${CMAKE_MATCH_3})
+    set(file ${CMAKE_BINARY_DIR}/kernels/${name}_mixed_${way}.cc)
+    file(CONFIGURE OUTPUT ${file} CONTENT "#define MEANDER_MIXED ${way}\n#define MEANDER_MIXED_AMX ${amx}\n#include \"${source}\"\n")
+    target_sources(meander_${name} PRIVATE ${file})
+    set_source_files_properties(${file} TARGET_DIRECTORY meander_${name} PROPERTIES
+      COMPILE_OPTIONS "-march=x86-64-v4;${flags};-O3;-ffp-contract=fast;-Wno-psabi;-Wno-maybe-uninitialized"
+      OBJECT_DEPENDS ${CMAKE_SOURCE_DIR}/${source})
+  endforeach()
+endfunction()
+
 # meander_bench(NAME LIBS...): bench/<NAME>.cc as program bench_<NAME>, built when asked for.
 function(meander_bench name)
   add_executable(bench_${name} EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/bench/${name}.cc)

@@ -8,6 +8,7 @@
 
 #include "common/executor.h"
 #include "nn/op.h"
+#include "nn/precision.h"
 
 namespace meander::nn {
 
@@ -89,7 +90,8 @@ struct StepOutput {
 // nothing. Results depend on the number of parts, never on the number of threads.
 class Session {
  public:
-  explicit Session(const Graph& graph);
+  // `precision` is that of train(); infer() is always in float32.
+  explicit Session(const Graph& graph, Precision precision = Precision::kF32);
   ~Session();
   // Forward, losses and backward. Parts run in parallel; their gradients are added in part order.
   void train(const StepInput& input, Executor& executor, StepOutput& output);

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/mman.h>
 #include <xmmintrin.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 
 #include "common/check.h"
 #include "nn/graph.h"
 #include "nn/ops/click.h"
+#include "nn/simd/kernels.h"
 
 namespace meander::nn {
 namespace {
 
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLineFloats = 16;           // a cache line
 constexpr std::size_t kSumChunkFloats = 1 << 14;  // of gradients, added up by one task
 constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
@@ -32,7 +35,8 @@ class FlushDenormals {
   unsigned before_;
 };
 
-// Memory that is planned first and then had in one piece. It grows, and never shrinks.
+// Memory that is planned first and then had in one piece, on huge pages where it is large: a step
+// goes through all of it twice. It grows, and never shrinks.
 class Arena {
  public:
   void plan() { planned_ = 0; }
@@ -44,18 +48,22 @@ class Arena {
   }
   void commit() {
     if (planned_ <= capacity_) return;
-    memory_.reset(static_cast<float*>(
-        ::operator new[](planned_ * sizeof(float), std::align_val_t(kLineFloats * sizeof(float)))));
-    capacity_ = planned_;
+    // A half more, for the next batch is of another size.
+    const std::size_t bytes = (planned_ + planned_ / 2) * sizeof(float);
+    const std::size_t align = bytes < kHugePage ? kLineFloats * sizeof(float) : kHugePage;
+    const std::size_t size = (bytes + align - 1) / align * align;
+    memory_.reset();
+    memory_.reset(static_cast<float*>(std::aligned_alloc(align, size)));
+    CHECK(memory_ != nullptr) << "no memory for the " << size << " bytes of a training step";
+    if (align == kHugePage) madvise(memory_.get(), size, MADV_HUGEPAGE);  // a wish
+    capacity_ = size / sizeof(float);
   }
   std::size_t planned() const { return planned_; }
   float* at(std::size_t offset) const { return memory_.get() + offset; }
 
  private:
   struct Free {
-    void operator()(float* p) const {
-      ::operator delete[](p, std::align_val_t(kLineFloats * sizeof(float)));
-    }
+    void operator()(float* p) const { std::free(p); }
   };
   std::unique_ptr<float[], Free> memory_;
   std::size_t planned_ = 0, capacity_ = 0;
@@ -63,6 +71,11 @@ class Arena {
 
 void zero(float* data, std::size_t floats) {
   if (floats != 0) std::memset(data, 0, floats * sizeof(float));
+}
+
+std::size_t floats_packed(const Op& op, Precision precision) {
+  PrecisionScope scope(precision);
+  return op.packed_floats();
 }
 
 // Valid negatives that have a state before them: all but those of the first step.
@@ -98,7 +111,7 @@ struct Workspace {
 }  // namespace
 
 struct Session::Memory {
-  explicit Memory(const Graph& graph);
+  Memory(const Graph& graph, Precision precision);
 
   void begin(const StepInput& input, bool training);
   void forward(Executor& executor);
@@ -106,6 +119,8 @@ struct Session::Memory {
   void sum_gradients(Executor& executor, const StepOutput& output);
   double loss() const;
 
+  // Of the step under way.
+  Precision precision() const { return training ? train_precision : Precision::kF32; }
   bool at_batch(TensorId id) const { return in_batch[id]; }
   std::span<const float> logits() const {
     const Matrix& all = batch.values[graph.logits()];
@@ -113,6 +128,7 @@ struct Session::Memory {
   }
 
   const Graph& graph;
+  const Precision train_precision;
   std::size_t part_ops = 0;    // ops before this one work one part alone
   std::vector<char> in_batch;  // by tensor: its rows of all parts lie together
   std::vector<std::size_t> packed_at;
@@ -140,7 +156,8 @@ struct Session::Memory {
   std::size_t rows_per_task(std::size_t table) const;
 };
 
-Session::Memory::Memory(const Graph& g) : graph(g), batch(g) {
+Session::Memory::Memory(const Graph& g, Precision precision)
+    : graph(g), train_precision(precision), batch(g) {
   CHECK_NE(g.logits(), kNoTensor);
   const auto& ops = g.ops();
   while (part_ops < ops.size() && ops[part_ops]->scope() == Scope::kPart) ++part_ops;
@@ -151,8 +168,10 @@ Session::Memory::Memory(const Graph& g) : graph(g), batch(g) {
     for (TensorId id : ops[op]->outputs()) in_batch[id] = 1;
   }
   packed_at.resize(ops.size());
-  for (std::size_t op = 0; op < ops.size(); ++op)
-    packed_at[op] = packed.take(ops[op]->packed_floats());
+  for (std::size_t op = 0; op < ops.size(); ++op) {
+    packed_at[op] = packed.take(std::max(floats_packed(*ops[op], Precision::kF32),
+                                         floats_packed(*ops[op], precision)));
+  }
   packed.commit();
 }
 
@@ -294,6 +313,7 @@ OpContext Session::Memory::context_of(const Workspace& space, std::size_t op) co
 
 void Session::Memory::run_part_forward(std::size_t p) {
   FlushDenormals guard;
+  PrecisionScope scope(precision());
   lay_out_part(p);
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = 0; op < part_ops; ++op) {
@@ -304,9 +324,11 @@ void Session::Memory::run_part_forward(std::size_t p) {
 void Session::Memory::forward(Executor& executor) {
   FlushDenormals guard;
   executor.parallel(graph.ops().size(), [this](std::size_t op) {
+    PrecisionScope scope(precision());
     graph.ops()[op]->pack(input->dense.data(), packed.at(packed_at[op]));
   });
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_forward(p); });
+  PrecisionScope scope(precision());
   for (std::size_t op = part_ops; op < graph.ops().size(); ++op) {
     graph.ops()[op]->forward(context_of(batch, op));
   }
@@ -314,6 +336,7 @@ void Session::Memory::forward(Executor& executor) {
 
 void Session::Memory::run_part_backward(std::size_t p) {
   FlushDenormals guard;
+  PrecisionScope scope(precision());
   Workspace& space = *parts[p];
   zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
   if (input->parts[p].layout.groups == 0) return;
@@ -322,6 +345,7 @@ void Session::Memory::run_part_backward(std::size_t p) {
 
 void Session::Memory::backward(Executor& executor, const StepOutput& step_output) {
   FlushDenormals guard;
+  PrecisionScope scope(precision());
   output = &step_output;
   zero(batch.arena.at(batch.zeroed_begin), batch.zeroed_end - batch.zeroed_begin);
   zero(output->ddense.data(), output->ddense.size());
@@ -394,7 +418,8 @@ double Session::Memory::loss() const {
   return sum + batch.loss;
 }
 
-Session::Session(const Graph& graph) : memory_(std::make_unique<Memory>(graph)) {}
+Session::Session(const Graph& graph, Precision precision)
+    : memory_(std::make_unique<Memory>(graph, precision)) {}
 Session::~Session() = default;
 
 void Session::train(const StepInput& input, Executor& executor, StepOutput& output) {

@@ -44,7 +44,7 @@ Pipeline::Pipeline(const WorkerOptions& options, const nn::Graph& graph, OpenStr
       open_slice_(std::move(open_slice)),
       transport_(transport),
       executor_(executor),
-      trainer_(graph, options.dense_block, options.clip_norm, collective) {
+      trainer_(graph, options.dense_block, options.clip_norm, collective, options.precision) {
   CHECK_GT(options.depth, 0u);
 }
 

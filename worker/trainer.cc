@@ -69,12 +69,12 @@ void add_scores(const Step& step, ScoreSums& scores) {
 }
 
 Trainer::Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm,
-                 Collective* collective)
+                 Collective* collective, nn::Precision precision)
     : graph_(graph),
       clip_norm_(clip_norm),
       collective_(collective),
       dense_(dense_tables(graph, dense_block)),
-      session_(graph) {}
+      session_(graph, precision) {}
 
 std::vector<std::uint32_t> Trainer::widths() const {
   std::vector<std::uint32_t> widths;

@@ -56,7 +56,7 @@ class Trainer {
  public:
   // `collective`: may be null (worker.h).
   Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm,
-          Collective* collective = nullptr);
+          Collective* collective = nullptr, nn::Precision precision = nn::Precision::kF32);
 
   // Floats of a row, by table.
   std::vector<std::uint32_t> widths() const;

@@ -52,6 +52,7 @@ struct WorkerOptions {
   // its turn, so depth never adds staleness there; in ASP it is the staleness one worker adds.
   std::uint32_t depth = 2;
   std::uint32_t dense_block = 256;  // floats of a row of the dense table
+  nn::Precision precision = nn::Precision::kF32;
   float clip_norm = 0;
   // How the rows and gradients of the graph's tables cross the wire; the dense vector's are f32.
   wire::Precision precision = wire::F32;

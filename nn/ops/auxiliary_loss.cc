@@ -13,7 +13,7 @@
 namespace meander::nn {
 namespace {
 
-constexpr std::int32_t kTileRows = 48;  // history rows; each is a click and a non-click
+constexpr std::int32_t kTileRows = 96;  // history rows; each is a click and a non-click
 const float kInverseDeviation = static_cast<float>(1.0 / std::sqrt(1.001));
 
 std::size_t floats(std::int32_t rows, std::int32_t cols) {
@@ -51,8 +51,9 @@ Packed carve_packed(const Parts& at, Carve& carve) {
   return packed;
 }
 
-// Gradients, made in forward. Rows are those that count, in time-major order, cut into tiles: the
-// tile that starts at row r has its clicks at row 2r of `behaviour`, then its non-clicks.
+// Gradients, made in forward, of the history rows from the second step on, in time-major order.
+// They are worked in tiles; the tile that starts at row r has its clicks at row 2r of `behaviour`,
+// then its non-clicks. A row without a valid negative has no loss, so its gradients are zero.
 struct Saved {
   float* state;                             // (rows, H)
   float* behaviour;                         // (2 rows, E)
@@ -79,7 +80,6 @@ Saved carve_saved(const Parts& at, const Layout& layout, Carve& carve) {
 
 struct Scratch {
   float* state;           // (tile, H)
-  float* behaviour;       // (2 tile, E)
   float* shared;          // (tile, A) the state's share of the first layer, or its gradient
   float* y1;              // (2 tile, A)
   float* dz1;             // (2 tile, A)
@@ -90,7 +90,6 @@ struct Scratch {
 Scratch carve_scratch(const Parts& at, Carve& carve) {
   Scratch scratch;
   scratch.state = carve.take(kTileRows, at.h);
-  scratch.behaviour = carve.take(2 * kTileRows, at.e);
   scratch.shared = carve.take(kTileRows, at.a);
   scratch.y1 = carve.take(2 * kTileRows, at.a);
   scratch.dz1 = carve.take(2 * kTileRows, at.a);
@@ -100,27 +99,20 @@ Scratch carve_scratch(const Parts& at, Carve& carve) {
   return scratch;
 }
 
-// Goes over the rows that count: from the second step on, with a valid negative.
-class RowsThatCount {
+// The history row before each of those from the second step on: the same group's, a step earlier.
+class RowsBefore {
  public:
-  explicit RowsThatCount(const PartInput& input) : input_(input) {}
-  // Row of the next one, and of the step before in `before`; false at the end.
-  bool next(std::int32_t& row, std::int32_t& before) {
-    const Layout& layout = input_.layout;
-    for (; step_ < layout.steps(); ++step_, group_ = 0) {
-      for (; group_ < layout.step_rows[step_]; ++group_) {
-        row = layout.step_offset[step_] + group_;
-        if (input_.negative_valid[row] == 0) continue;
-        before = layout.step_offset[step_ - 1] + group_;
-        ++group_;
-        return true;
-      }
+  explicit RowsBefore(const Layout& layout) : layout_(layout) {}
+  std::int32_t next() {
+    while (group_ == layout_.step_rows[step_]) {
+      ++step_;
+      group_ = 0;
     }
-    return false;
+    return layout_.step_offset[step_ - 1] + group_++;
   }
 
  private:
-  const PartInput& input_;
+  const Layout& layout_;
   std::int32_t step_ = 1, group_ = 0;
 };
 
@@ -189,11 +181,15 @@ class AuxiliaryLoss final : public Op {
     const Saved saved = carve_saved(at_, *context.layout, saved_memory);
     const Scratch scratch = carve_scratch(at_, scratch_memory);
     std::fill_n(saved.weights, saved.sums_floats, 0.0f);
-    RowsThatCount source(*context.input);
-    std::int32_t done = 0;
-    while (const std::int32_t rows = gather(context, scratch, source)) {
-      run_tile(context, packed, saved, scratch, done, rows);
-      done += rows;
+    RowsBefore before(*context.layout);
+    const std::int32_t count = rows_of(*context.layout);
+    for (std::int32_t first = 0; first < count; first += kTileRows) {
+      const std::int32_t rows = std::min(kTileRows, count - first);
+      for (std::int32_t i = 0; i < rows; ++i) {
+        std::copy_n(context.value(at_.states).row(before.next()), at_.h,
+                    scratch.state + floats(i, at_.h));
+      }
+      run_tile(context, packed, saved, scratch, first, rows);
     }
   }
 
@@ -234,39 +230,30 @@ class AuxiliaryLoss final : public Op {
   void emit_onnx(GraphWriter&) const override {}  // training only
 
  private:
-  // Fills a tile; clicks first, then as many non-clicks. Returns its rows.
-  std::int32_t gather(const OpContext& context, const Scratch& scratch,
-                      RowsThatCount& source) const {
-    const std::int32_t h = at_.h, e = at_.e;
-    std::int32_t rows[kTileRows], before = 0, count = 0;
-    for (; count < kTileRows && source.next(rows[count], before); ++count) {
-      std::copy_n(context.value(at_.states).row(before), h, scratch.state + floats(count, h));
-    }
-    for (std::int32_t i = 0; i < count; ++i) {
-      std::copy_n(context.value(at_.history).row(rows[i]), e, scratch.behaviour + floats(i, e));
-      std::copy_n(context.value(at_.negatives).row(rows[i]), e,
-                  scratch.behaviour + floats(count + i, e));
-    }
-    return count;
-  }
+  // History rows from the second step on.
+  static std::int32_t rows_of(const Layout& layout) { return layout.history_rows - layout.groups; }
 
-  // Forward and backward of `rows` gathered rows, the ones from `first` on among those that count.
+  // Forward and backward of `rows` rows, from the second step's `first` on; their states before are in
+  // s.state.
   void run_tile(const OpContext& context, const Packed& packed, const Saved& saved,
                 const Scratch& s, std::int32_t first, std::int32_t rows) const {
     const Kernels& k = kernels();
     const std::int32_t h = at_.h, e = at_.e, a = at_.a, b = at_.b, both = 2 * rows;
     const float* bias3 = at_.bias3.in(context.params);
-    float* non_clicks = s.behaviour + floats(rows, e);
+    const std::int32_t row = context.layout->groups + first;
+    const Matrix clicks = context.value(at_.history), non_clicks = context.value(at_.negatives);
+    const float* valid = context.input->negative_valid.data() + row;
     k.gemm(s.state, h, packed.state, packed.bias1, s.shared, a, rows, h, a, false);
-    k.gemm_from(s.behaviour, e, packed.behaviour, s.shared, a, 1, s.y1, a, rows, e, a);
-    k.gemm_from(non_clicks, e, packed.behaviour, s.shared, a, 1, s.y1 + floats(rows, a), a, rows, e,
+    k.gemm_from(clicks.row(row), clicks.stride, packed.behaviour, s.shared, a, 1, s.y1, a, rows, e,
                 a);
+    k.gemm_from(non_clicks.row(row), non_clicks.stride, packed.behaviour, s.shared, a, 1,
+                s.y1 + floats(rows, a), a, rows, e, a);
     k.sigmoid(s.y1, s.y1, floats(both, a));
     k.gemm(s.y1, a, packed.second, at_.bias2.in(context.params), s.y2, b, both, a, b, false);
     k.sigmoid(s.y2, s.y2, floats(both, b));
     k.row_dot(s.y2, b, packed.third, bias3[0] - bias3[1], s.logit, both, b);
     const float scale = scale_of(*context.layout);
-    *context.loss += scale * loss_of(s, rows, scale);
+    *context.loss += scale * loss_of(s, valid, rows, scale);
     *saved.third_bias += sum(s.dlogit, both);
 
     k.row_dot_sigmoid_backward(s.dlogit, packed.third, s.y2, b, saved.third, both, b);
@@ -274,7 +261,9 @@ class AuxiliaryLoss final : public Op {
     k.column_sum(s.y2, b, both, b, saved.bias2);
     k.gemm(s.y2, b, packed.second_back, nullptr, s.dz1, a, both, b, a, false);
     k.sigmoid_backward(s.y1, s.dz1, floats(both, a));
-    k.gemm_tn(s.behaviour, e, s.dz1, a, saved.weights + floats(h, a), a, both, e, a);
+    k.gemm_tn(clicks.row(row), clicks.stride, s.dz1, a, saved.weights + floats(h, a), a, rows, e, a);
+    k.gemm_tn(non_clicks.row(row), non_clicks.stride, s.dz1 + floats(rows, a), a,
+              saved.weights + floats(h, a), a, rows, e, a);
     k.gemm(s.dz1, a, packed.behaviour_back, nullptr, saved.behaviour + floats(2 * first, e), e,
            both, a, e, false);
     k.axpy(1.0f, s.dz1 + floats(rows, a), s.dz1, floats(rows, a));  // both share the state
@@ -293,20 +282,24 @@ class AuxiliaryLoss final : public Op {
   }
 
   // The tile's sum of the losses; dlogit becomes scale times its gradient.
-  static double loss_of(const Scratch& s, std::int32_t rows, float scale) {
+  static double loss_of(const Scratch& s, const float* valid, std::int32_t rows, float scale) {
     // softplus(x) = max(x, 0) + log(1 + exp(-|x|)): one logarithm of a product that cannot
     // overflow, for each factor is at most 2.
     double linear = 0, product = 1;
-    for (std::int32_t i = 0; i < 2 * rows; ++i) {
-      linear += std::max(i < rows ? -s.logit[i] : s.logit[i], 0.0f);
-      s.dlogit[i] = -std::abs(s.logit[i]);
-    }
+    for (std::int32_t i = 0; i < 2 * rows; ++i) s.dlogit[i] = -std::abs(s.logit[i]);
     static_assert(2 * kTileRows < 1000);
     kernels().exp(s.dlogit, s.dlogit, static_cast<std::size_t>(2 * rows));
-    for (std::int32_t i = 0; i < 2 * rows; ++i) product *= 1.0 + s.dlogit[i];
+    for (std::int32_t i = 0; i < 2 * rows; ++i) {
+      const bool is_click = i < rows;
+      if (valid[is_click ? i : i - rows] == 0) continue;
+      linear += std::max(is_click ? -s.logit[i] : s.logit[i], 0.0f);
+      product *= 1.0 + s.dlogit[i];
+    }
     kernels().sigmoid(s.logit, s.dlogit, static_cast<std::size_t>(2 * rows));
     for (std::int32_t i = 0; i < 2 * rows; ++i) {
-      s.dlogit[i] = scale * (i < rows ? s.dlogit[i] - 1 : s.dlogit[i]);
+      const bool is_click = i < rows;
+      const bool counts = valid[is_click ? i : i - rows] != 0;
+      s.dlogit[i] = counts ? scale * (is_click ? s.dlogit[i] - 1 : s.dlogit[i]) : 0;
     }
     return linear + std::log(product);
   }
@@ -319,25 +312,24 @@ class AuxiliaryLoss final : public Op {
 
   // Adds the gradients of the inputs' rows, tile by tile as forward left them.
   void scatter(const OpContext& context, const Saved& saved) const {
+    const Layout& layout = *context.layout;
     const Matrix dstates = context.grad(at_.states), dhistory = context.grad(at_.history);
     const Matrix dnegatives = context.grad(at_.negatives);
-    const std::int32_t h = at_.h, e = at_.e;
-    RowsThatCount source(*context.input);
-    for (std::int32_t first = 0;; first += kTileRows) {
-      std::int32_t rows[kTileRows], before[kTileRows], count = 0;
-      while (count < kTileRows && source.next(rows[count], before[count])) ++count;
-      const float* clicks = saved.behaviour + floats(2 * first, e);
-      for (std::int32_t i = 0; i < count; ++i) {
-        if (dstates.data != nullptr) {
-          add_row(saved.state + floats(first + i, h), dstates.row(before[i]), h);
-        }
-        if (dhistory.data != nullptr) add_row(clicks + floats(i, e), dhistory.row(rows[i]), e);
-        if (dnegatives.data != nullptr) {
-          add_row(clicks + floats(count + i, e), dnegatives.row(rows[i]), e);
-        }
-      }
-      if (count < kTileRows) return;
+    RowsBefore before(layout);
+    const std::int32_t count = rows_of(layout);
+    for (std::int32_t i = 0; dstates.data != nullptr && i < count; ++i) {
+      add_row(saved.state + floats(i, at_.h), dstates.row(before.next()), at_.h);
     }
+    for (std::int32_t first = 0; first < count; first += kTileRows) {
+      const std::int32_t rows = std::min(kTileRows, count - first), row = layout.groups + first;
+      const float* clicks = saved.behaviour + floats(2 * first, at_.e);
+      add_rows(clicks, dhistory, row, rows);
+      add_rows(clicks + floats(rows, at_.e), dnegatives, row, rows);
+    }
+  }
+  // Rows of tensors lie without gaps.
+  static void add_rows(const float* from, const Matrix& to, std::int32_t row, std::int32_t rows) {
+    if (to.data != nullptr) add_row(from, to.row(row), rows * to.cols);
   }
 
   std::string name_;

@@ -175,14 +175,18 @@ void backward_recurrent_weights(const Cell& cell, const Layout& layout, std::int
 }
 
 // From dp (history rows, 3H), the gradient of x's share: input halves of the kernels, biases, x.
+// `dkernels` (in, 3H) is scratch: both kernels' gradients beside each other.
 void backward_input(const Cell& cell, const PackedCell& packed, ConstMatrix x, const float* dp,
-                    float* dparams, Matrix dx) {
+                    float* dkernels, float* dparams, Matrix dx) {
   const Kernels& k = kernels();
   const std::int32_t h = cell.hidden;
-  k.gemm_tn(x.data, x.stride, dp, 3 * h, cell.gates_kernel.in(dparams), 2 * h, x.rows, cell.in,
-            2 * h);
-  k.gemm_tn(x.data, x.stride, dp + 2 * h, 3 * h, cell.candidate_kernel.in(dparams), h, x.rows,
-            cell.in, h);
+  std::fill_n(dkernels, static_cast<std::size_t>(cell.in) * 3 * h, 0.0f);
+  k.gemm_tn(x.data, x.stride, dp, 3 * h, dkernels, 3 * h, x.rows, cell.in, 3 * h);
+  for (std::int32_t r = 0; r < cell.in; ++r) {
+    const float* row = dkernels + r * 3 * h;
+    k.axpy(1.0f, row, cell.gates_kernel.in(dparams) + r * 2 * h, 2 * h);
+    k.axpy(1.0f, row + 2 * h, cell.candidate_kernel.in(dparams) + r * h, h);
+  }
   k.column_sum(dp, 3 * h, x.rows, 2 * h, cell.gates_bias.in(dparams));
   k.column_sum(dp + 2 * h, 3 * h, x.rows, h, cell.candidate_bias.in(dparams));
   if (dx.data == nullptr) return;
@@ -234,6 +238,7 @@ class Gru final : public Op {
   std::size_t scratch_floats(const Layout& layout) const override {
     Carve carve(nullptr);
     for (int piece = 0; piece < 2; ++piece) carve.take(layout.groups, cell_.hidden);
+    carve.take(cell_.in, 3 * cell_.hidden);
     return carve.floats();
   }
 
@@ -266,10 +271,12 @@ class Gru final : public Op {
     const Run run = carve_run(layout.history_rows, h, saved);
     float* dh = scratch.take(layout.groups, h);
     float* drh = scratch.take(layout.groups, h);
+    float* dkernels = scratch.take(cell_.in, 3 * h);
     std::fill_n(dh, static_cast<std::size_t>(layout.groups) * h, 0.0f);
     backward_steps(cell_, packed, layout, 1, run, nullptr, nullptr, context.grad(out_), dh, drh);
     backward_recurrent_weights(cell_, layout, 1, run, context.dparams);
-    backward_input(cell_, packed, context.value(x_), run.p, context.dparams, context.grad(x_));
+    backward_input(cell_, packed, context.value(x_), run.p, dkernels, context.dparams,
+                   context.grad(x_));
   }
 
   void emit_onnx(GraphWriter& writer) const override {
@@ -329,6 +336,7 @@ class Augru final : public Op {
     Carve carve(nullptr);
     carve.take(layout.history_rows, 3 * cell_.hidden);
     for (int piece = 0; piece < 2; ++piece) carve.take(layout.samples(), cell_.hidden);
+    carve.take(cell_.in, 3 * cell_.hidden);
     return carve.floats();
   }
 
@@ -364,6 +372,7 @@ class Augru final : public Op {
     float* dprojected = scratch.take(layout.history_rows, 3 * h);
     float* dh = scratch.take(layout.samples(), h);
     float* drh = scratch.take(layout.samples(), h);
+    float* dkernels = scratch.take(cell_.in, 3 * h);
     const Matrix dout = context.grad(out_);
     for (std::int32_t s = 0; s < layout.samples(); ++s) {
       std::copy_n(dout.row(s), h, dh + static_cast<std::size_t>(s) * h);
@@ -371,8 +380,13 @@ class Augru final : public Op {
     backward_steps(cell_, packed, layout, share, run, context.value(attention_).data,
                    context.grad(attention_).data, {}, dh, drh);
     backward_recurrent_weights(cell_, layout, share, run, context.dparams);
-    kernels().sum_shared(run.p, 3 * h, dprojected, 3 * h, layout.history_rows, share, 3 * h);
-    backward_input(cell_, packed, context.value(x_), dprojected, context.dparams, context.grad(x_));
+    const float* dx_share = run.p;
+    if (share > 1) {
+      kernels().sum_shared(run.p, 3 * h, dprojected, 3 * h, layout.history_rows, share, 3 * h);
+      dx_share = dprojected;
+    }
+    backward_input(cell_, packed, context.value(x_), dx_share, dkernels, context.dparams,
+                   context.grad(x_));
   }
 
   void emit_onnx(GraphWriter& writer) const override {

@@ -3,8 +3,10 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "common/check.h"
+#include "nn/simd/mixed.h"
 
 namespace meander::nn {
 
@@ -42,9 +44,44 @@ const Kernels* choose() {
 
 }  // namespace
 
-const Kernels& kernels() {
+namespace {
+
+const Kernels& of_machine() {
   static const Kernels* const table = choose();
   return *table;
 }
+
+const Kernels& of_machine_mixed() {
+  static const Kernels table = [] {
+    Kernels mixed = of_machine();
+    const mixed::Products* products = &of_machine() == kernels_for("v4") ? mixed::products() : nullptr;
+    return products == nullptr ? mixed : with_products(mixed, *products);
+  }();
+  return table;
+}
+
+thread_local const Kernels* scoped = nullptr;
+
+}  // namespace
+
+Kernels with_products(Kernels table, const mixed::Products& products) {
+  table.isa = products.name;
+  table.packed_floats = products.packed_floats;
+  table.pack = products.pack;
+  table.gemm = products.gemm;
+  table.gemm_from = products.gemm_from;
+  table.gemm_tn = products.gemm_tn;
+  return table;
+}
+
+const Kernels& kernels() { return scoped == nullptr ? of_machine() : *scoped; }
+
+const Kernels& kernels(Precision precision) {
+  return precision == Precision::kMixed ? of_machine_mixed() : of_machine();
+}
+
+PrecisionScope::PrecisionScope(Precision precision)
+    : before_(std::exchange(scoped, &kernels(precision))) {}
+PrecisionScope::~PrecisionScope() { scoped = before_; }
 
 }  // namespace meander::nn

@@ -4,10 +4,16 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "nn/precision.h"
+
 namespace meander::nn {
 
-// Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4). kernels() is the
-// best that this machine runs; MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one.
+namespace mixed {
+struct Products;
+}
+
+// Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4), with products in
+// float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs; MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one.
 // Matrices are row-major float32, `ld*` floats from a row to the next. Sums run in one fixed order,
 // so a result depends on the shape and the level alone, never on threads or alignment; a row of a
 // product does not depend on the other rows or on their number either. Nothing allocates. NaN in,
@@ -86,7 +92,7 @@ struct Kernels {
                     float* out, std::int32_t ldo, std::int32_t m, std::int32_t h);
   // dh (M, H; no gaps) is the gradient from later steps; dout (null: none) is added to it. Turns
   // u, c of p into the gradients before their nonlinearity, dh into its share that flows past
-  // them, and adds to da (M; may be null).
+  // them, and adds to da (M; null where a is).
   void (*gru_state_backward)(float* p, std::int32_t ldp, const float* hp, std::int32_t ldhp,
                              const float* a, const float* dout, std::int32_t lddout, float* dh,
                              float* da, std::int32_t m, std::int32_t h);
@@ -106,8 +112,23 @@ struct Kernels {
                               std::int32_t m, std::int32_t h);
 };
 
+// What the calling thread computes with: of kF32, or of the PrecisionScope it is in.
 const Kernels& kernels();
+const Kernels& kernels(Precision precision);
+// Packed weights are in the order of one precision: they are made and used under the same.
+class PrecisionScope {
+ public:
+  explicit PrecisionScope(Precision precision);
+  ~PrecisionScope();
+  PrecisionScope(const PrecisionScope&) = delete;
+  PrecisionScope& operator=(const PrecisionScope&) = delete;
+
+ private:
+  const Kernels* before_;
+};
 // The table of one level, "v2", "v3" or "v4"; null if unknown or more than this machine runs.
 const Kernels* kernels_for(const char* isa);
+// `table` with products in mixed precision.
+Kernels with_products(Kernels table, const mixed::Products& products);
 
 }  // namespace meander::nn

@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
+#include <numeric>
+#include <span>
 
 #include "common/executor.h"
 #include "tests/jagged_batch.h"
@@ -37,7 +40,9 @@ nn::Graph build(const ModelSpec& spec) {
 
 // One training step of a model on random rows, or on rows of one value.
 struct Step {
-  explicit Step(const ModelSpec& spec, std::optional<float> row_value = {}) : graph(build(spec)) {
+  explicit Step(const ModelSpec& spec, std::optional<float> row_value = {},
+                nn::Precision precision = nn::Precision::kF32)
+      : graph(build(spec)) {
     Rng rng(3);
     const auto groups = [&](const std::vector<std::int32_t>& lengths) {
       return random_groups(rng, lengths, 2, {kKeys, kKeys, kKeys}, 2, 2);
@@ -57,7 +62,7 @@ struct Step {
     logits.resize(8);
     output = {drows, ddense, logits};
     InlineExecutor executor;
-    nn::Session session(graph);
+    nn::Session session(graph, precision);
     session.train({batch->inputs(), rows, dense}, executor, output);
   }
 
@@ -100,6 +105,31 @@ TEST(Models, EachTrainsAStepInWhichEveryRowAndParameterTakesPart) {
       const std::span<const float> gradient =
           std::span(step.ddense).subspan(spec.offset, spec.rows * spec.cols);
       EXPECT_TRUE(std::ranges::any_of(gradient, [](float x) { return x != 0; })) << spec.name;
+    }
+  }
+}
+
+double norm(std::span<const float> x) {
+  return std::sqrt(std::inner_product(x.begin(), x.end(), x.begin(), 0.0));
+}
+double distance(std::span<const float> x, std::span<const float> y) {
+  std::vector<float> rest(x.size());
+  std::ranges::transform(x, y, rest.begin(), std::minus<>());
+  return norm(rest);
+}
+
+// bfloat16 keeps 8 bits: an operand is off by up to 1/512, a sum of products by about as much.
+TEST(Models, MixedPrecisionComesCloseToFloat32) {
+  constexpr double kClose = 0.03;
+  for (const std::string& kind : model_kinds()) {
+    if (kind == "counting") continue;
+    SCOPED_TRACE(kind);
+    const Step exact(spec_of(kind)), mixed(spec_of(kind), {}, nn::Precision::kMixed);
+    EXPECT_NEAR(mixed.output.loss, exact.output.loss, 0.005 * exact.output.loss);
+    EXPECT_LT(distance(mixed.logits, exact.logits), kClose * norm(exact.logits) + 0.005);
+    EXPECT_LT(distance(mixed.ddense, exact.ddense), kClose * norm(exact.ddense));
+    for (std::size_t t = 0; t < exact.dtables.size(); ++t) {
+      EXPECT_LT(distance(mixed.dtables[t], exact.dtables[t]), kClose * norm(exact.dtables[t])) << t;
     }
   }
 }

@@ -2,6 +2,7 @@
 #include "nn/simd/kernels.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -12,6 +13,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "nn/simd/mixed.h"
+
 namespace meander::nn {
 namespace {
 
@@ -21,17 +24,28 @@ class KernelsTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     table_ = kernels_for(GetParam());
+    if (const mixed::Products* products = mixed::products_for(GetParam())) {
+      mixed_ = with_products(*kernels_for("v4"), *products);
+      table_ = &mixed_;
+    }
     if (table_ == nullptr) GTEST_SKIP() << "this machine does not run " << GetParam();
   }
+  // In mixed precision: of numbers that bfloat16 holds exactly, so products may be compared.
   Floats random(std::size_t n, float low = -1, float high = 1) {
     std::uniform_real_distribution<float> draw(low, high);
     Floats x(n);
-    for (float& v : x) v = draw(engine_);
+    for (float& v : x) v = table_ == &mixed_ ? bfloat16(draw(engine_)) : draw(engine_);
     return x;
+  }
+  static float bfloat16(float x) {
+    auto bits = std::bit_cast<std::uint32_t>(x);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    return std::bit_cast<float>(bits);
   }
   const Kernels& kernels() const { return *table_; }
 
   const Kernels* table_ = nullptr;
+  Kernels mixed_;
   std::mt19937 engine_{7};
 };
 
@@ -380,8 +394,55 @@ TEST_P(KernelsTest, LstmStepMatchesFormulas) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Levels, KernelsTest, ::testing::Values("v2", "v3", "v4"),
+INSTANTIATE_TEST_SUITE_P(Levels, KernelsTest, ::testing::Values("v2", "v3", "v4", "bf16", "amx"),
                          [](const auto& info) { return std::string(info.param); });
+
+TEST_P(KernelsTest, MixedProductRoundsOperandsToNearestEven) {
+  if (table_ != &mixed_) GTEST_SKIP() << "of mixed precision";
+  const float close = 1.0f + 0x1p-9f, tie = 1.0f + 0x1p-8f, odd_tie = 1.0f + 0x3p-8f;
+  const Floats a = {close, tie, odd_tie, 1, -tie}, b = {1, 1, 1, odd_tie, 1};
+  Floats packed(kernels().packed_floats(1, 1));
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    float c = kMark;
+    kernels().pack(&b[i], 1, 1, 1, false, packed.data());
+    kernels().gemm(&a[i], 1, packed.data(), nullptr, &c, 1, 1, 1, 1, false);
+    EXPECT_EQ(c, bfloat16(a[i]) * bfloat16(b[i])) << i;
+    float dw = 0;
+    kernels().gemm_tn(&a[i], 1, &b[i], 1, &dw, 1, 1, 1, 1);
+    EXPECT_EQ(dw, c) << i;
+  }
+}
+
+// Deeper and wider than what is rounded at a time.
+TEST_P(KernelsTest, LargeProductsAndGradientsMatchNaiveOnes) {
+  const int m = 300, k = 1500, n = 300;
+  const Floats a = random(m * k), b = random(k * n);
+  Floats packed(kernels().packed_floats(k, n)), c(m * n);
+  kernels().pack(b.data(), n, k, n, false, packed.data());
+  kernels().gemm(a.data(), k, packed.data(), nullptr, c.data(), n, m, k, n, false);
+  const Floats expected = naive_product(a, k, b, m, k, n);
+  for (int i = 0; i < m * n; ++i) ASSERT_NEAR(c[i], expected[i], 4 * tolerance(k)) << i;
+  // dw (k2, n) = a^T c with rows of a: m.
+  const int k2 = 290;
+  Floats dw(k2 * n), transposed(k2 * m);
+  kernels().gemm_tn(a.data(), k, b.data(), n, dw.data(), n, m, k2, n);
+  for (int i = 0; i < m; ++i) {
+    for (int x = 0; x < k2; ++x) transposed[x * m + i] = a[i * k + x];
+  }
+  const Floats gradient = naive_product(transposed, m, b, k2, m, n);
+  for (int i = 0; i < k2 * n; ++i) ASSERT_NEAR(dw[i], gradient[i], 4 * tolerance(m)) << i;
+}
+
+TEST(Kernels, PrecisionHoldsInItsScopeOnly) {
+  const Kernels& before = kernels();
+  {
+    PrecisionScope scope(Precision::kMixed);
+    EXPECT_EQ(&kernels(), &kernels(Precision::kMixed));
+    PrecisionScope inner(Precision::kF32);
+    EXPECT_EQ(&kernels(), &before);
+  }
+  EXPECT_EQ(&kernels(), &before);
+}
 
 TEST(Kernels, UnknownLevelIsRefused) { EXPECT_EQ(kernels_for("v9"), nullptr); }
 
