@@ -3,9 +3,13 @@
 // registers only. The empty asm keeps the compiler from moving or merging steps of a chain.
 #include "launch/bench/peak.h"
 
+#include <cpuid.h>
 #include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "launch/bench/measure.h"
 
@@ -53,27 +57,73 @@ MEANDER_PEAK(run_bf16, "avx512f,avx512bf16", __m512, _mm512_set1_ps(0.5f), MEAND
 #undef MEANDER_BF16
 // NOLINTEND
 
-struct Fma {
+// Products of tiles: 16 x 32 by 32 x 16, added to one of four 16 x 16 sums.
+constexpr double kTileFlop = 2.0 * 16 * 32 * 16;
+constexpr int kTileSums = 4;
+
+__attribute__((target("amx-tile,amx-bf16"))) void run_amx(unsigned) {
+  struct alignas(64) {
+    std::uint8_t palette = 1, start = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
+  } config;
+  // Not _tile_loadconfig(): that of GCC 12 says that it reads 8 bytes only.
+  asm volatile("ldtilecfg %0" ::"m"(config));
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  for (int i = 0; i < kSteps; ++i) {
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_dpbf16ps(1, 4, 5);
+    _tile_dpbf16ps(2, 4, 5);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+  _tile_release();
+}
+
+// Linux hands out the tiles' state only to who asks for it.
+bool has_amx() {
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // cpuid 7.0, edx
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  return (d & kAmxBf16) != 0 && (d & kAmxTile) != 0 &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+// A way to multiply and add, and what one call of `run` does.
+struct Way {
   const char* name;
-  double flop_per_step;
+  double flop;
   void (*run)(unsigned);
 };
 
-Fma best_fma() {
+Way best_fma() {
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) return {"AVX-512 FMA", 2 * 16, run_avx512};
+  constexpr double kVectors = 2.0 * kChains * kSteps;
+  if (__builtin_cpu_supports("avx512f")) return {"AVX-512 FMA", kVectors * 16, run_avx512};
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return {"AVX2 FMA", 2 * 8, run_avx2};
+    return {"AVX2 FMA", kVectors * 8, run_avx2};
   }
-  return {"SSE multiply and add", 2 * 4, run_sse};
+  return {"SSE multiply and add", kVectors * 4, run_sse};
+}
+
+Way best_bf16() {
+  static const bool is_amx = has_amx();
+  if (is_amx) return {"AMX bf16 tiles", kTileFlop * kTileSums * kSteps, run_amx};
+  if (!__builtin_cpu_supports("avx512bf16")) return best_fma();
+  return {"AVX-512 bf16 dot products", 2.0 * 32 * kChains * kSteps, run_bf16};
 }
 
 // A limit is what the machine can do: the best of some looks at it, not a typical one.
-double best_rate(unsigned threads, double seconds, double units, void (*run)(unsigned)) {
+double best_rate(const Way& way, unsigned threads, double seconds) {
   constexpr int kLooks = 4;
   double best = 0;
   for (int look = 0; look < kLooks; ++look) {
-    best = std::max(best, rate_on_threads(threads, seconds / kLooks, units, run));
+    best = std::max(best, rate_on_threads(threads, seconds / kLooks, way.flop, way.run));
   }
   return best;
 }
@@ -81,15 +131,12 @@ double best_rate(unsigned threads, double seconds, double units, void (*run)(uns
 }  // namespace
 
 double fma_peak(unsigned threads, double seconds) {
-  const Fma fma = best_fma();
-  return best_rate(threads, seconds, fma.flop_per_step * kChains * kSteps, fma.run);
+  return best_rate(best_fma(), threads, seconds);
 }
-
 double bf16_peak(unsigned threads, double seconds) {
-  if (!__builtin_cpu_supports("avx512bf16")) return 0;
-  return best_rate(threads, seconds, 2.0 * 32 * kChains * kSteps, run_bf16);
+  return best_rate(best_bf16(), threads, seconds);
 }
-
 std::string fma_name() { return best_fma().name; }
+std::string bf16_name() { return best_bf16().name; }
 
 }  // namespace meander::launch::bench

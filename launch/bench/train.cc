@@ -209,7 +209,7 @@ Result<std::vector<Row>> run(Options options, const Settings& settings) {
   ASSIGN_OR_RETURN(const std::vector<double> medians, measure(options, settings, race));
   const Workload& workload = options.workload;
   const std::string what = workload.model + " " + workload.lengths + " " + workload.precision;
-  const std::string peak = workload.precision == "f32" ? fma_name() : "bf16 dot products";
+  const std::string peak = workload.precision == "f32" ? fma_name() : bf16_name();
   const double bound = medians[0] / race.flop_per_sample, cluster = medians[1];
   std::vector<Row> rows;
   const auto add = [&](const std::string& name, double figure, double limit,
@@ -249,6 +249,10 @@ void add_workload(CLI::App& command, Workload& w) {
   command.add_option("--layers", w.layers, "recurrent layers; of the LSTM 2 by default");
   command.add_option("--items", w.items, "different items")->capture_default_str();
   command.add_option("--categories", w.categories, "their categories")->capture_default_str();
+  command
+      .add_option("--contexts", w.contexts,
+                  "further slots of a sample, each with a table of as many values as items")
+      ->capture_default_str();
   command.add_option("--samples", w.samples, "in the log; passes repeat them")
       ->capture_default_str();
 }

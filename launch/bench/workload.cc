@@ -17,7 +17,7 @@ namespace {
 constexpr std::uint64_t kSeed = 1;
 constexpr std::uint32_t kLongest = 100;  // of full and mean25
 constexpr double kMean = 25;
-constexpr std::uint32_t kLengthMax = 2000;
+constexpr std::uint32_t kLengthMax = 2000, kContextsMax = 64;
 const char* const kLog = "bench/log";
 const char* const kEvents = "bench/events.csv";
 const char* const kJob = "bench/job.yaml";
@@ -54,11 +54,15 @@ void append(std::string& text, std::uint64_t number, char behind) {
   text += behind;
 }
 
+std::string context_name(std::uint32_t context) { return "context" + std::to_string(context); }
+
 // One user after another, so that users' targets come in their order, and no two share a batch's
 // work. A user has one target, its last event.
 std::string events_csv(const Workload& workload) {
   Rng rng(kSeed);
-  std::string text = "time,user,item,category\n";
+  std::string text = "time,user,item,category";
+  for (std::uint32_t c = 0; c < workload.contexts; ++c) text += "," + context_name(c);
+  text += '\n';
   std::uint64_t time = 0, user = 0;
   for (const std::uint32_t length : history_lengths(workload)) {
     ++user;
@@ -67,10 +71,20 @@ std::string events_csv(const Workload& workload) {
       append(text, ++time, ',');
       append(text, user, ',');
       append(text, item, ',');
-      append(text, mix64(item) % workload.categories + 1, '\n');
+      append(text, mix64(item) % workload.categories + 1, ',');
+      for (std::uint32_t c = 0; c < workload.contexts; ++c) {
+        append(text, zipf(rng, workload.items), ',');
+      }
+      text.back() = '\n';
     }
   }
   return text;
+}
+
+std::string slots(const Workload& workload) {
+  std::string names = has_category(workload) ? "item, category" : "item";
+  for (std::uint32_t c = 0; c < workload.contexts; ++c) names += ", " + context_name(c);
+  return names;
 }
 
 std::string job_yaml(const Workload& w) {
@@ -96,6 +110,9 @@ Status check(const Workload& w) {
   }
   if (w.candidates < 1 || w.candidates > 2) return invalid("--candidates must be 1 or 2");
   if (w.items < 2 || w.categories < 1) return invalid("--items must be 2 at least");
+  if (w.contexts > kContextsMax) {
+    return invalid("--contexts must be at most " + std::to_string(kContextsMax));
+  }
   if (w.samples < w.batch) return invalid("--samples must be a batch at least");
   return {};
 }
@@ -124,6 +141,10 @@ Status write_log(Storage& storage, const Workload& workload) {
                             {"user", data::ColumnRole::kUser, data::ColumnType::kInt},
                             {"item", data::ColumnRole::kItem, data::ColumnType::kInt},
                             {"category", data::ColumnRole::kCategory, data::ColumnType::kInt}};
+  for (std::uint32_t c = 0; c < workload.contexts; ++c) {
+    options.schema.columns.push_back(
+        {context_name(c), data::ColumnRole::kContext, data::ColumnType::kInt});
+  }
   options.holdout = data::HoldoutSpec{data::Holdout::kNone, 0};
   options.targets_last = 1;
   ASSIGN_OR_RETURN(const data::PrepareReport report, data::prepare(storage, options));

@@ -24,6 +24,9 @@ struct Workload {
   // items alone).
   std::uint32_t embedding = 0, hidden = 0, layers = 0;
   std::uint32_t items = 370'000, categories = 1'600;
+  // Further slots that only a sample has, each with a table of its own and as many values as there
+  // are items.
+  std::uint32_t contexts = 0;
   std::uint32_t samples = 16'384;  // in the log: passes over it repeat them
 };
 

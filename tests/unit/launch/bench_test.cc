@@ -91,8 +91,10 @@ TEST(Measure, MediansLeaveTheWarmUpOutAndComeInTheOrderOfTheFigures) {
 }
 
 TEST(Measure, PeakIsThatOfVectorsNotOfScalars) {
-  EXPECT_GT(bench::fma_peak(1, 1e-3), 2e9);
-  EXPECT_EQ(bench::fma_name().find("scalar"), std::string::npos);
+  const double fma = bench::fma_peak(1, 4e-3);
+  EXPECT_GT(fma, 5e9);
+  EXPECT_LT(fma, 1e12);
+  EXPECT_GT(bench::bf16_peak(1, 4e-3), 0.7 * fma);  // no slower, up to what others on the core take
 }
 
 nn::Graph dien() {
