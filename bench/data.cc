@@ -75,7 +75,7 @@ Schema generated_schema() {
 
 double parse(Storage& storage, const std::string& csv) {
   std::uint64_t sum = 0;
-  Intake intake([&](const Record& r, std::uint64_t) { sum += r.user ^ r.item ^ r.time_ms; }, 5);
+  Intake intake([&](const Record& r) { sum += r.user ^ r.item ^ r.time_ms; }, 5);
   auto reader = LineReader::open(storage, csv);
   CHECK(reader.ok());
   CHECK(read_delimited(reader.value(), generated_schema(), true, nullptr, RecordKind::kOpen, intake)

@@ -57,9 +57,8 @@ Told told_by_reader(const std::string& text) {
   write_file(*storage, "a.csv", text);
   Told told;
   Intake intake(
-      [&](const Record& r, std::uint64_t row) {
-        told.records.push_back(std::to_string(row) + " " + std::to_string(r.user) + " " +
-                               std::to_string(r.item));
+      [&](const Record& r) {
+        told.records.push_back(std::to_string(r.user) + " " + std::to_string(r.item));
       },
       1'000'000);
   auto reader = LineReader::open(*storage, "a.csv");
@@ -74,10 +73,9 @@ Told told_by_reader(const std::string& text) {
 
 Told told_by_letters(const std::string& text) {
   Told told;
-  std::uint64_t row = 0, number = 0;
+  std::uint64_t number = 0;
   const auto refuse = [&](const std::string& why) {
     told.refusals.push_back("a.csv:" + std::to_string(number) + ": " + why);
-    ++row;
   };
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
@@ -99,8 +97,7 @@ Told told_by_letters(const std::string& text) {
     } else if (!parse_key(fields[1], item)) {
       refuse("item is not a whole number");
     } else {
-      told.records.push_back(std::to_string(row++) + " " + std::to_string(hash_id(fields[0])) +
-                             " " + std::to_string(item));
+      told.records.push_back(std::to_string(hash_id(fields[0])) + " " + std::to_string(item));
     }
   }
   return told;
