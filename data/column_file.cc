@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/column_file.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -25,27 +26,35 @@ Result<ColumnWriter> ColumnWriter::create(Storage& storage, const std::string& p
   ColumnWriter writer;
   ASSIGN_OR_RETURN(writer.file_, is_scratch ? storage.create_scratch(path) : storage.create(path));
   writer.trailer_.width = width;
-  writer.buffer_bytes_ = buffer_bytes;
+  writer.pending_.resize(std::max<std::size_t>(buffer_bytes / width, 1) * width);
   return writer;
 }
 
-Status ColumnWriter::append_bytes(const void* bytes, std::size_t width, std::size_t count) {
+void ColumnWriter::append_bytes(const void* bytes, std::size_t width, std::size_t count) {
   CHECK_EQ(width, trailer_.width);
-  const auto* from = static_cast<const std::byte*>(bytes);
-  pending_.insert(pending_.end(), from, from + width * count);
   trailer_.count += count;
-  return pending_.size() < buffer_bytes_ ? Status() : flush();
+  const auto* from = static_cast<const std::byte*>(bytes);
+  for (std::size_t left = width * count; left > 0;) {
+    if (used_ == pending_.size()) flush();
+    const std::size_t size = std::min(left, pending_.size() - used_);
+    std::memcpy(pending_.data() + used_, from, size);
+    used_ += size;
+    from += size;
+    left -= size;
+  }
 }
 
-Status ColumnWriter::flush() {
-  trailer_.payload_crc = crc32c(pending_.data(), pending_.size(), trailer_.payload_crc);
-  RETURN_IF_ERROR(file_->append(pending_.data(), pending_.size()));
-  pending_.clear();
-  return {};
+void ColumnWriter::flush() {
+  if (status_.ok()) {
+    trailer_.payload_crc = crc32c(pending_.data(), used_, trailer_.payload_crc);
+    status_ = file_->append(pending_.data(), used_);
+  }
+  used_ = 0;
 }
 
 Status ColumnWriter::finish() {
-  RETURN_IF_ERROR(flush());
+  flush();
+  RETURN_IF_ERROR(status_);
   const std::uint64_t bytes = trailer_.count * trailer_.width;
   pending_.assign(padded(bytes) - bytes + sizeof(trailer_), std::byte{0});
   trailer_.trailer_crc = crc_of(trailer_);

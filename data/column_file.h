@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -28,41 +29,53 @@ struct ColumnTrailer {
 };
 static_assert(sizeof(ColumnTrailer) == 64);
 
-// Writes a column file value by value, through a buffer of `buffer_bytes`. Errors are the
-// storage's.
+// Writes a column file value by value, through a buffer of `buffer_bytes`. The first error of any
+// append is kept: what comes after it is dropped, and status() and finish() return it. Errors are
+// the storage's.
 class ColumnWriter {
  public:
   // `is_scratch`: for work in progress (Storage::create_scratch).
   static Result<ColumnWriter> create(Storage& storage, const std::string& path, std::uint32_t width,
                                      std::size_t buffer_bytes = 256 << 10, bool is_scratch = false);
   template <class T>
-  Status append(const T& value) {
-    return append_bytes(&value, sizeof(T), 1);
+  void append(const T& value) {
+    std::memcpy(room(sizeof(T)), &value, sizeof(T));
   }
   template <class T>
-  Status append(std::span<T> values) {
-    return append_bytes(values.data(), sizeof(T), values.size());
+  void append(std::span<T> values) {
+    append_bytes(values.data(), sizeof(T), values.size());
   }
   // `count` values that are `width` bytes each.
-  Status append_bytes(const void* bytes, std::size_t width, std::size_t count);
+  void append_bytes(const void* bytes, std::size_t width, std::size_t count);
+  // Room for one value, which the caller writes before the next call.
+  std::byte* room(std::size_t width) {
+    CHECK_EQ(width, trailer_.width);
+    if (used_ + width > pending_.size()) flush();
+    std::byte* const at = pending_.data() + used_;
+    used_ += width;
+    ++trailer_.count;
+    return at;
+  }
   std::uint64_t count() const { return trailer_.count; }
+  const Status& status() const { return status_; }
   Status finish();
 
  private:
   ColumnWriter() = default;
-  Status flush();
+  void flush();
 
   std::unique_ptr<WritableFile> file_;
   ColumnTrailer trailer_;
   std::vector<std::byte> pending_;
-  std::size_t buffer_bytes_ = 0;
+  std::size_t used_ = 0;  // of pending_
+  Status status_;
 };
 
 // Writes a whole column.
 template <class T>
 Status write_column(Storage& storage, const std::string& path, std::span<const T> values) {
   ASSIGN_OR_RETURN(ColumnWriter writer, ColumnWriter::create(storage, path, sizeof(T)));
-  RETURN_IF_ERROR(writer.append(values));
+  writer.append(values);
   return writer.finish();
 }
 
@@ -74,11 +87,14 @@ class ColumnReader {
   ColumnReader(Storage& storage, std::string path, std::uint64_t count, std::size_t chunk)
       : storage_(&storage), path_(std::move(path)), left_(count), chunk_(chunk) {}
 
-  // nullptr at the end, or when status() is an error.
+  // nullptr at the end, or when status() is an error. Valid until the next call.
   const T* next() {
-    if (at_ == values_.size() && !refill()) return nullptr;
-    return &values_[at_++];
+    const T* value = peek();
+    at_ += value != nullptr;
+    return value;
   }
+  // The same, and stays where it is.
+  const T* peek() { return at_ == values_.size() && !refill() ? nullptr : &values_[at_]; }
   const Status& status() const { return status_; }
 
  private:
@@ -92,8 +108,8 @@ class ColumnReader {
       status_ = corrupt(path_ + ": truncated");
     }
     if (!status_.ok()) return false;
-    const auto* values = reinterpret_cast<const T*>(bytes->data());
-    values_.assign(values, values + want);
+    bytes_ = std::move(bytes).value();
+    values_ = bytes_.as<T>();
     at_ = 0;
     left_ -= want;
     offset_ += want * sizeof(T);
@@ -104,7 +120,8 @@ class ColumnReader {
   std::string path_;
   std::uint64_t left_, offset_ = 0;
   std::size_t chunk_, at_ = 0;
-  std::vector<T> values_;
+  Buffer bytes_;
+  std::span<const T> values_;  // the chunk in hand
   Status status_;
 };
 

@@ -15,6 +15,8 @@ namespace meander::data {
 
 // A longer line is an error: it bounds what a reader holds.
 constexpr std::size_t kLineBytesMax = std::size_t{16} << 20;
+// So many bytes before and after a line may be read, whatever they are.
+constexpr std::size_t kLinePadding = 64;
 
 // The lines of a text file, plain or (by its name) *.zst, read in pieces: memory is some MiB
 // whatever the length of the file.
@@ -28,6 +30,10 @@ class LineReader {
   // when status() is an error: kInvalid (a line over kLineBytesMax, a damaged or
   // truncated .zst), or the storage's.
   bool next(std::string_view& line);
+  // The lines that are at hand, one at least, each with its end (the last of a file is given one).
+  // Otherwise as next(); but the caller counts: count_line() at each line, for place().
+  bool next_lines(std::string_view& lines);
+  void count_line() { ++line_number_; }
   const Status& status() const { return status_; }
 
   const std::string& path() const { return path_; }
@@ -52,8 +58,8 @@ class LineReader {
   bool pieces_done_ = false, done_ = false;
   std::unique_ptr<Zstd> zstd_;
 
-  std::vector<char> text_;
-  std::size_t begin_ = 0, end_ = 0;  // of the text not yet handed out
+  std::vector<char> text_;                                 // kLinePadding, text, kLinePadding
+  std::size_t begin_ = kLinePadding, end_ = kLinePadding;  // of the text not yet handed out
   std::uint64_t line_number_ = 0, bytes_ = 0;
   Status status_;
 };

@@ -19,7 +19,8 @@ struct MergeResult {
 };
 
 // Merges the shards' runs into the log's order (time, then input row): writes each shard's ranks,
-// and the pool into `directory`. Memory: a few MiB, and 64 bytes an item.
+// unless the input was in that order, and the pool into `directory`. Memory: a few MiB, and 64
+// bytes an item.
 Result<MergeResult> merge_runs(Storage& storage, const std::string& directory,
                                const std::vector<ShardDraft>& drafts, const LogShape& shape);
 

@@ -137,7 +137,7 @@ class Preparation {
     ASSIGN_OR_RETURN(const MergeResult merged, merge_runs(storage_, directory_, drafts_, shape_));
     RETURN_IF_ERROR(
         write_column(storage_, path("items.col"), std::span<const ItemEntry>(merged.items)));
-    for (const ShardDraft& draft : drafts_) RETURN_IF_ERROR(finish_shard(storage_, draft));
+    for (const ShardDraft& draft : drafts_) RETURN_IF_ERROR(finish_shard(storage_, draft, shape_));
     RETURN_IF_ERROR(write_names(merged));
     fill_meta(merged);
     RETURN_IF_ERROR(write_meta());
@@ -151,11 +151,12 @@ class Preparation {
                      Spill::create(storage_, path("spill"), shape_.layout, options_.streams, 0));
     std::int64_t newest_ms = std::numeric_limits<std::int64_t>::min();
     shape_.rows_in_order = true;
+    std::uint64_t row = 0;  // refused ones not counted: in order of time it is the place in the log
     Intake intake(
-        [&](const Record& record, std::uint64_t row) {
+        [&](const Record& record) {
           shape_.rows_in_order &= record.time_ms >= newest_ms;
           newest_ms = std::max(newest_ms, record.time_ms);
-          spill.add(record, row);
+          spill.add(record, row++);
         },
         options_.refusals_kept);
     RETURN_IF_ERROR(source_.read(intake));
@@ -309,7 +310,7 @@ class Preparation {
         const Sample sample = sample_of(log, shard, target, true, options_.history);
         sampler.draw(options_.test_seed, sample, negatives);
       }
-      RETURN_IF_ERROR(writer.append(std::span<const ItemRef>(negatives)));
+      writer.append(std::span<const ItemRef>(negatives));
     }
     return writer.finish();
   }

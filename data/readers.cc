@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/fields.h"
+#include "data/marks.h"
 #include "data/row_parser.h"
 
 namespace meander::data {
@@ -20,13 +21,14 @@ void accept(Record& record, const ItemNames* names, RecordKind kind, Intake& int
   intake.accept(record);
 }
 
-// Splits a line that may hold quoted fields. Unquoted text goes to `scratch`, one string a field
-// that needed it. False when a quote is not closed.
+// Splits a line that may hold quoted fields, whose text goes to `scratch`, padded like a line.
+// False when a quote is not closed.
 bool split_quoted(std::string_view line, char delimiter, std::vector<std::string_view>& fields,
-                  std::vector<std::string>& scratch) {
+                  std::string& scratch) {
   fields.clear();
   scratch.clear();
-  scratch.reserve(line.size() / 2 + 1);  // the views below must stay
+  scratch.reserve(kLinePadding + line.size());  // the views below must stay
+  scratch.append(kLinePadding, ' ');
   for (;;) {
     if (line.empty() || line.front() != '"') {
       const std::size_t at = line.find(delimiter);
@@ -35,24 +37,29 @@ bool split_quoted(std::string_view line, char delimiter, std::vector<std::string
       line.remove_prefix(at + 1);
       continue;
     }
-    std::string& text = scratch.emplace_back();
+    const std::size_t begin = scratch.size();
     std::size_t at = 1;
     for (;; ++at) {
       if (at >= line.size()) return false;
       if (line[at] != '"') {
-        text += line[at];
+        scratch += line[at];
       } else if (at + 1 < line.size() && line[at + 1] == '"') {
-        text += line[at++];
+        scratch += line[at++];
       } else {
         break;
       }
     }
-    fields.push_back(text);
+    fields.push_back(std::string_view(scratch).substr(begin));
     line.remove_prefix(at + 1);
     if (line.empty()) return true;
     if (line.front() != delimiter) return false;
     line.remove_prefix(1);
   }
+}
+
+std::string_view without_return(std::string_view line) {
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  return line;
 }
 
 // Where each column of the schema stands in the lines of a file.
@@ -101,47 +108,133 @@ std::string_view text_of(const boost::json::value& value, std::array<char, 32>& 
 
 }  // namespace
 
-Status read_delimited(LineReader& reader, const Schema& schema, bool quotes, const ItemNames* names,
-                      RecordKind kind, Intake& intake) {
-  RowParser parser(schema);
-  std::vector<std::string_view> all, fields(schema.columns.size());
-  std::vector<std::string> scratch;
-  const auto split_line = [&](std::string_view line) {
-    if (quotes && line.find('"') != std::string_view::npos) {
-      return split_quoted(line, schema.delimiter[0], all, scratch);
-    }
-    split(line, schema.delimiter, all);
-    return true;
-  };
-  std::string_view line;
-  Layout layout = layout_without_header(schema);
-  if (schema.header && reader.next(line)) {
+namespace {
+
+// The rows of a delimited file, one by one, as the fields of a schema's columns.
+class Rows {
+ public:
+  Rows(LineReader& reader, const Schema& schema, bool quotes)
+      : reader_(reader), schema_(schema), quotes_(quotes), fields_(schema.columns.size()) {}
+
+  Status read_header() {
+    layout_ = layout_without_header(schema_);
+    std::string_view line;
+    if (!schema_.header || !reader_.next(line)) return {};
     if (line.starts_with("\xef\xbb\xbf")) line.remove_prefix(3);  // a byte order mark
-    if (!split_line(line)) return invalid(reader.place() + ": a quote is not closed");
-    ASSIGN_OR_RETURN(layout, layout_of(reader, schema, all));
+    if (!split_line(line)) return invalid(reader_.place() + ": a quote is not closed");
+    ASSIGN_OR_RETURN(layout_, layout_of(reader_, schema_, all_));
+    return {};
   }
-  Record record;
-  while (reader.next(line)) {
-    if (line.empty()) continue;
-    if (!split_line(line)) {
-      intake.refuse(reader, "a quote is not closed", line);
-    } else if (all.size() != layout.columns) {
-      intake.refuse(reader, "not " + std::to_string(layout.columns) + " columns", line);
+
+  // Hands each row's fields to `take`, and each that has none to `refuse(reason, line)`.
+  template <class Take, class Refuse>
+  void read(Take take, Refuse refuse) {
+    if (schema_.delimiter.size() == 1) {
+      read_marked(take, refuse);
     } else {
-      for (std::size_t i = 0; i < fields.size(); ++i) fields[i] = all[layout.place[i]];
-      if (parser.parse(fields, record)) {
-        accept(record, names, kind, intake);
-      } else {
-        intake.refuse(reader, parser.reason(), parser.detail());
+      for (std::string_view line; reader_.next(line);) read_line(line, take, refuse);
+    }
+  }
+
+ private:
+  template <class Take, class Refuse>
+  void read_line(std::string_view line, Take& take, Refuse& refuse) {
+    if (line.empty()) return;
+    if (!split_line(line)) {
+      refuse("a quote is not closed", line);
+    } else if (all_.size() != layout_.columns) {
+      refuse("not " + std::to_string(layout_.columns) + " columns", line);
+    } else {
+      for (std::size_t i = 0; i < fields_.size(); ++i) fields_[i] = all_[layout_.place[i]];
+      take(fields_);
+    }
+  }
+
+  // Marks of many lines at once; a row that they do not show to be plain is read as a line.
+  template <class Take, class Refuse>
+  void read_marked(Take& take, Refuse& refuse) {
+    const MarkBytes bytes{schema_.delimiter[0], quotes_ ? '"' : '\n'};
+    const FindMarks find = find_marks();
+    for (std::string_view lines; reader_.next_lines(lines);) {
+      const std::size_t needed = 1 + lines.size() + kMarksSlack;
+      if (marks_.size() < needed) marks_.resize(needed);
+      marks_[0] = ~std::uint32_t{0};  // the first field begins behind this
+      const std::size_t end = 1 + find(lines.data(), lines.size(), bytes, &marks_[1]);
+      for (std::size_t at = 1; at < end;) {
+        reader_.count_line();
+        if (take_plain(lines, &marks_[at], end - at)) {
+          at += layout_.columns;
+          take(fields_);
+          continue;
+        }
+        const std::size_t begin = marks_[at - 1] + 1;
+        while (lines[marks_[at]] != '\n') ++at;
+        read_line(without_return(lines.substr(begin, marks_[at++] - begin)), take, refuse);
       }
     }
   }
+
+  // The fields of the row whose first mark is marks[0] (marks[-1] is that before it), if it has as
+  // many as it should, no quotes, and is not empty.
+  bool take_plain(std::string_view lines, const std::uint32_t* marks, std::size_t left) {
+    const std::size_t columns = layout_.columns;
+    if (left < columns || lines[marks[columns - 1]] != '\n') return false;
+    bool is_plain = true;
+    for (std::size_t i = 0; i + 1 < columns; ++i) {
+      is_plain &= lines[marks[i]] == schema_.delimiter[0];
+    }
+    const std::uint32_t begin = marks[-1] + 1, end = marks[columns - 1];
+    const bool has_return = end > begin && lines[end - 1] == '\r';
+    if (!is_plain || end - has_return == begin) return false;
+    for (std::size_t i = 0; i < fields_.size(); ++i) {
+      const std::size_t place = layout_.place[i];
+      const std::uint32_t from = marks[std::ptrdiff_t(place) - 1] + 1;  // 0 behind the mark ~0
+      const std::uint32_t to = marks[place] - (has_return && place + 1 == columns);
+      fields_[i] = {lines.data() + from, to - from};
+    }
+    return true;
+  }
+
+  bool split_line(std::string_view line) {
+    if (quotes_ && line.find('"') != std::string_view::npos) {
+      return split_quoted(line, schema_.delimiter[0], all_, scratch_);
+    }
+    split(line, schema_.delimiter, all_);
+    return true;
+  }
+
+  LineReader& reader_;
+  const Schema& schema_;
+  const bool quotes_;
+  Layout layout_;
+  std::vector<std::uint32_t> marks_;
+  std::vector<std::string_view> all_, fields_;  // of a line; of the schema
+  std::string scratch_;
+};
+
+}  // namespace
+
+Status read_delimited(LineReader& reader, const Schema& schema, bool quotes, const ItemNames* names,
+                      RecordKind kind, Intake& intake) {
+  Rows rows(reader, schema, quotes);
+  RETURN_IF_ERROR(rows.read_header());
+  RowParser parser(schema, true);
+  Record record;
+  rows.read(
+      [&](const std::vector<std::string_view>& fields) {
+        if (parser.parse(fields, record)) {
+          accept(record, names, kind, intake);
+        } else {
+          intake.refuse(reader, parser.reason(), parser.detail());
+        }
+      },
+      [&](std::string_view reason, std::string_view line) { intake.refuse(reader, reason, line); });
   return reader.status();
 }
 
 Status read_jsonl(LineReader& reader, const Schema& schema, const ItemNames* names, RecordKind kind,
                   Intake& intake) {
-  RowParser parser(schema);
+  RowParser parser(schema, false);
   std::vector<std::string_view> fields(schema.columns.size());
   std::vector<std::array<char, 32>> scratch(schema.columns.size());
   Record record;

@@ -39,12 +39,14 @@ struct RecordShape {
 // Takes a source's records: good ones go on to `accept`, bad ones are counted by reason.
 class Intake {
  public:
-  // accept(record, row): row is the record's number in the input, refused ones counted.
-  using Accept = std::function<void(const Record&, std::uint64_t row)>;
+  using Accept = std::function<void(const Record&)>;
   Intake(Accept accept, std::uint32_t refusals_kept)
       : accept_(std::move(accept)), refusals_kept_(refusals_kept) {}
 
-  void accept(const Record& record) { accept_(record, records_++); }
+  void accept(const Record& record) {
+    ++records_;
+    accept_(record);
+  }
   // `detail` is quoted behind the reason, cut short, where it is kept: "file:line: reason: 'x'".
   void refuse(const LineReader& at, std::string_view reason, std::string_view detail);
 

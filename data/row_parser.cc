@@ -27,7 +27,8 @@ double unit_ms(TimeUnit unit) {
 
 }  // namespace
 
-RowParser::RowParser(const Schema& schema) : schema_(schema) {}
+RowParser::RowParser(const Schema& schema, bool is_padded)
+    : schema_(schema), is_padded_(is_padded) {}
 
 std::string RowParser::reason() const { return bad_column_->name + " " + why_; }
 
@@ -89,10 +90,16 @@ bool RowParser::parse_id(const ColumnSpec& column, std::string_view text, bool m
     key = hash_id(text);
     return true;
   }
+  if (is_padded_ && parse_digits(text, key)) return true;
   return parse_key(text, key) || fail(column, "is not a whole number", text);
 }
 
 bool RowParser::parse_time(std::string_view text, std::int64_t& ms) {
+  std::uint64_t digits = 0;
+  if (is_padded_ && schema_.time_unit == TimeUnit::kMilliseconds && parse_digits(text, digits)) {
+    ms = static_cast<std::int64_t>(digits);
+    return digits < static_cast<std::uint64_t>(kTimeMsMax);
+  }
   if (schema_.time_unit == TimeUnit::kMilliseconds && parse_integer(text, ms)) {
     return in_range(static_cast<double>(ms));
   }

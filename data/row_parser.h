@@ -13,7 +13,8 @@ namespace meander::data {
 // Turns the fields of a row, as text, into a Record by a schema.
 class RowParser {
  public:
-  explicit RowParser(const Schema& schema);
+  // `is_padded`: the bytes before each field may be read (kLinePadding).
+  RowParser(const Schema& schema, bool is_padded);
 
   // fields[i] belongs to schema.columns[i]; data() == nullptr: absent. False when the row is bad:
   // reason() and detail() say why.
@@ -29,6 +30,7 @@ class RowParser {
   bool fail(const ColumnSpec& column, const char* why, std::string_view text);
 
   const Schema& schema_;
+  const bool is_padded_;
   std::vector<float> numeric_;
   std::vector<std::uint64_t> context_;
   const ColumnSpec* bad_column_ = nullptr;

@@ -4,30 +4,45 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <limits>
+#include <optional>
 #include <tuple>
 
 #include "data/prepared_log.h"
+#include "data/radix_sort.h"
 
 namespace meander::data {
 namespace {
 
 constexpr std::uint32_t kPrefetch = 16;  // records ahead
+constexpr std::uint32_t kBlock = 512;    // events whose records are brought together at once
 constexpr std::size_t kRunBufferBytes = std::size_t{256} << 10;
 constexpr std::size_t kChunkValues = std::size_t{1} << 14;
 
-// An event's place in its shard: users by id, an event that the source holds out behind the others,
-// then by time and input row (spill files are in the order of rows).
-struct Place {
-  std::uint64_t user;
-  std::int64_t time_ms;
-  std::uint32_t held_out;
-  std::uint32_t record;  // in the spill file
+// Writes train.col and test.col of a shard, whose events are given in order of time.
+class TargetWriter {
+ public:
+  static Result<TargetWriter> create(Storage& storage, const std::string& directory) {
+    TargetWriter writer;
+    ASSIGN_OR_RETURN(writer.train_, ColumnWriter::create(storage, join_path(directory, "train.col"),
+                                                         sizeof(Target)));
+    ASSIGN_OR_RETURN(writer.test_, ColumnWriter::create(storage, join_path(directory, "test.col"),
+                                                        sizeof(Target)));
+    return writer;
+  }
+  void add(const Target& target, std::uint32_t flags) {
+    if ((flags & kTrainTarget) != 0) train_->append(target);
+    if ((flags & kTestTarget) != 0) test_->append(target);
+  }
+  Status finish() {
+    RETURN_IF_ERROR(train_->finish());
+    return test_->finish();
+  }
+
+ private:
+  std::optional<ColumnWriter> train_, test_;
 };
-bool before(const Place& a, const Place& b) {
-  return std::tie(a.user, a.held_out, a.time_ms, a.record) <
-         std::tie(b.user, b.held_out, b.time_ms, b.record);
-}
 
 class Builder {
  public:
@@ -35,7 +50,7 @@ class Builder {
           const SplitRules& rules, const LogShape& shape)
       : storage_(storage),
         bytes_(std::move(bytes)),
-        records_(spill.records),
+        records_(static_cast<std::uint32_t>(spill.records)),
         rules_(rules),
         shape_(shape) {
     draft_.directory = directory;
@@ -47,8 +62,10 @@ class Builder {
 
   Result<ShardDraft> build() {
     sort();
-    split_users();
-    RETURN_IF_ERROR(write_users());
+    for (UserEntry& user : users_) split(user);
+    draft_.users = users_.size();
+    RETURN_IF_ERROR(
+        write_column(storage_, column("users.col"), std::span<const UserEntry>(users_)));
     RETURN_IF_ERROR(write_columns());
     RETURN_IF_ERROR(write_run());
     return std::move(draft_);
@@ -58,72 +75,80 @@ class Builder {
   SpillRecord record(std::uint32_t i) const {
     return {bytes_.data() + std::size_t{i} * shape_.layout.bytes()};
   }
+  const SpillHead& head_of(std::uint32_t event) const { return record(order_[event]).head(); }
+  bool is_held_out(std::uint32_t record_index) const {
+    return record(record_index).head().kind() == RecordKind::kTestTarget;
+  }
   std::string column(const std::string& name) const { return join_path(draft_.directory, name); }
 
+  // Events: users by id, an event that the source holds out behind the others, then by time and
+  // input row. Spill files are in the order of rows, and the sort by user keeps it.
   void sort() {
-    places_.reserve(records_);
+    std::vector<Keyed> keyed(records_);
     for (std::uint32_t i = 0; i < records_; ++i) {
       const SpillHead& head = record(i).head();
-      const bool held_out = head.kind() == RecordKind::kTestTarget;
-      places_.push_back({head.user, head.time_ms, held_out, i});
+      keyed[i] = {head.user, i};
+      has_kinds_ |= head.kind() != RecordKind::kOpen;
     }
-    std::sort(places_.begin(), places_.end(), before);
-  }
-
-  void split_users() {
-    flags_.assign(records_, 0);
-    for (std::uint32_t first = 0; first < records_;) {
-      std::uint32_t end = first + 1;
-      while (end < records_ && places_[end].user == places_[first].user) ++end;
-      split_user(first, end - first);
-      first = end;
+    sort_by_key(keyed);
+    order_.resize(records_);
+    for (std::uint32_t i = 0; i < records_; ++i) {
+      if (i == 0 || keyed[i].key != users_.back().id) users_.push_back({keyed[i].key, i, 0, 0, 0});
+      ++users_.back().count;
+      order_[i] = keyed[i].index;
     }
-    draft_.users = users_.size();
+    if (shape_.rows_in_order && !has_kinds_) return;
+    const auto before = [this](std::uint32_t a, std::uint32_t b) {
+      return std::tuple(is_held_out(a), record(a).head().time_ms, a) <
+             std::tuple(is_held_out(b), record(b).head().time_ms, b);
+    };
+    for (const UserEntry& user : users_) {
+      const auto begin = order_.begin() + user.first, end = begin + user.count;
+      if (!std::is_sorted(begin, end, before)) std::sort(begin, end, before);
+    }
   }
 
   // How many of a user's events, its first ones, are known before the test part begins.
-  std::uint32_t known_of(std::uint32_t first, std::uint32_t count) const {
-    const auto begin = places_.begin() + first, end = begin + count;
+  std::uint32_t known_of(const UserEntry& user) const {
+    const auto begin = order_.begin() + user.first, end = begin + user.count;
     switch (rules_.holdout.kind) {
       case Holdout::kLast:
-        return count > rules_.min_history ? count - 1 : count;
+        return user.count > rules_.min_history ? user.count - 1 : user.count;
       case Holdout::kTime:
-        return std::partition_point(
-                   begin, end,
-                   [this](const Place& p) { return p.time_ms < rules_.holdout.from_ms; }) -
+        return std::partition_point(begin, end,
+                                    [this](std::uint32_t i) {
+                                      return record(i).head().time_ms < rules_.holdout.from_ms;
+                                    }) -
                begin;
       case Holdout::kGiven:
-        return std::partition_point(begin, end, [](const Place& p) { return p.held_out == 0; }) -
+        return std::partition_point(begin, end,
+                                    [this](std::uint32_t i) { return !is_held_out(i); }) -
                begin;
       case Holdout::kNone:
         break;
     }
-    return count;
+    return user.count;
   }
 
-  void split_user(std::uint32_t first, std::uint32_t count) {
-    const std::uint32_t known = known_of(first, count);
-    users_.push_back({places_[first].user, first, count, known, 0});
+  void split(UserEntry& user) {
+    user.known = known_of(user);
+    const std::uint32_t known = user.known;
     const std::uint32_t targets_from =
         rules_.targets_last == 0 || known < rules_.targets_last ? 0 : known - rules_.targets_last;
     const bool given = rules_.holdout.kind == Holdout::kGiven;
-    for (std::uint32_t i = 0; i < count; ++i) {
-      const RecordKind kind = record(places_[first + i].record).head().kind();
-      const bool training = i < known && kind == RecordKind::kOpen;
+    for (std::uint32_t i = 0; i < user.count; ++i) {
+      const bool is_open = !has_kinds_ || head_of(user.first + i).kind() == RecordKind::kOpen;
+      const bool training = i < known && is_open;
       const bool has_history = (given ? std::min(i, known) : i) >= rules_.min_history;
-      std::uint32_t flags = 0;
+      std::uint8_t flags = 0;
       if (training) flags |= kInTraining;
       if (training || rules_.holdout.kind == Holdout::kTime) flags |= kInPool;
       if (training && has_history && i >= targets_from) flags |= kTrainTarget;
       if (i >= known && has_history) flags |= kTestTarget;
-      flags_[first + i] = flags;
+      flags_.push_back(flags);
       draft_.train_targets += (flags & kTrainTarget) != 0;
       draft_.test_targets += (flags & kTestTarget) != 0;
     }
-  }
-
-  Status write_users() {
-    return write_column(storage_, column("users.col"), std::span<const UserEntry>(users_));
   }
 
   Status open_column_of(const std::string& name, std::size_t offset, std::uint32_t width) {
@@ -132,7 +157,8 @@ class Builder {
     return {};
   }
 
-  // Each field of a record is a column. All are written in one pass, for the records lie anywhere.
+  // Each field of a record is a column. A record lies anywhere in the spill file, so some are
+  // brought together, and their columns written from there.
   Status write_columns() {
     const SpillLayout& layout = shape_.layout;
     RETURN_IF_ERROR(open_column_of("item.col", offsetof(SpillHead, item), 8));
@@ -148,47 +174,34 @@ class Builder {
     for (std::size_t i = 0; i < layout.numerics; ++i) {
       RETURN_IF_ERROR(open_column_of(numbered_column("numeric", i), layout.numeric_offset(i), 4));
     }
-    for (std::uint32_t event = 0; event < records_; ++event) {
-      if (event + kPrefetch < records_) {
-        const std::byte* next = record(places_[event + kPrefetch].record).bytes;
-        __builtin_prefetch(next);
-        __builtin_prefetch(next + 64);
+    std::optional<ColumnWriter> rows;
+    if (shape_.rows_in_order) {
+      ASSIGN_OR_RETURN(rows, ColumnWriter::create(storage_, column("row.col"), 8));
+    }
+    std::vector<std::byte> block(kBlock * layout.bytes());
+    for (std::uint32_t event = 0; event < records_; event += kBlock) {
+      const std::uint32_t count = std::min(kBlock, records_ - event);
+      gather(event, count, block);
+      for (Column& c : columns_) write_block(block, count, c);
+      for (std::uint32_t i = 0; rows && i < count; ++i) {
+        rows->append(SpillRecord{&block[i * layout.bytes()]}.head().row());
       }
-      const std::byte* bytes = record(places_[event].record).bytes;
-      for (Column& c : columns_) {
-        RETURN_IF_ERROR(c.writer.append_bytes(bytes + c.offset, c.width, 1));
-      }
+      add_moments(event, count, block);
     }
     for (Column& c : columns_) RETURN_IF_ERROR(c.writer.finish());
-    for (std::size_t i = 0; i < layout.numerics; ++i) add_moments(i);
-    return {};
+    return rows ? rows->finish() : Status();
   }
 
-  void add_moments(std::size_t column) {
-    for (std::uint32_t event = 0; event < records_; ++event) {
-      const float x = shape_.layout.numeric(record(places_[event].record), column);
-      if ((flags_[event] & kInTraining) != 0 && !std::isnan(x)) draft_.numeric[column].add(x);
+  void gather(std::uint32_t event, std::uint32_t count, std::vector<std::byte>& block) const {
+    const std::size_t bytes = shape_.layout.bytes();
+    for (std::uint32_t i = 0; i < count; ++i) {
+      if (event + i + kPrefetch < records_) {
+        const std::byte* next = record(order_[event + i + kPrefetch]).bytes;
+        __builtin_prefetch(next);
+        __builtin_prefetch(next + bytes - 1);
+      }
+      std::memcpy(&block[i * bytes], record(order_[event + i]).bytes, bytes);
     }
-  }
-
-  Status write_run() {
-    std::vector<std::uint32_t> order(records_);  // events by (time, row)
-    for (std::uint32_t event = 0; event < records_; ++event) order[places_[event].record] = event;
-    if (!shape_.rows_in_order) {
-      std::sort(order.begin(), order.end(), [this](std::uint32_t a, std::uint32_t b) {
-        return std::tie(places_[a].time_ms, places_[a].record) <
-               std::tie(places_[b].time_ms, places_[b].record);
-      });
-    }
-    ASSIGN_OR_RETURN(
-        ColumnWriter writer,
-        ColumnWriter::create(storage_, draft_.run_path, sizeof(RunEntry), kRunBufferBytes, true));
-    for (const std::uint32_t event : order) {
-      const SpillHead& head = record(places_[event].record).head();
-      RETURN_IF_ERROR(writer.append(
-          RunEntry{head.time_ms, head.row(), head.item, head.category, event, flags_[event]}));
-    }
-    return writer.finish();
   }
 
   struct Column {
@@ -197,14 +210,75 @@ class Builder {
     ColumnWriter writer;
   };
 
+  void write_block(const std::vector<std::byte>& block, std::uint32_t count, Column& c) const {
+    const std::size_t bytes = shape_.layout.bytes();
+    const std::byte* from = block.data() + c.offset;
+    for (std::uint32_t i = 0; i < count; ++i, from += bytes) {
+      if (c.width == 8) {
+        std::memcpy(c.writer.room(8), from, 8);
+      } else {
+        std::memcpy(c.writer.room(4), from, 4);
+      }
+    }
+  }
+
+  void add_moments(std::uint32_t event, std::uint32_t count, const std::vector<std::byte>& block) {
+    for (std::size_t n = 0; n < draft_.numeric.size(); ++n) {
+      for (std::uint32_t i = 0; i < count; ++i) {
+        const float x = shape_.layout.numeric({&block[i * shape_.layout.bytes()]}, n);
+        if ((flags_[event + i] & kInTraining) != 0 && !std::isnan(x)) draft_.numeric[n].add(x);
+      }
+    }
+  }
+
+  // Records in the order of (time, row).
+  std::vector<Keyed> records_by_time() const {
+    std::vector<Keyed> keyed(records_);
+    for (std::uint32_t i = 0; i < records_; ++i) {
+      const auto time = static_cast<std::uint64_t>(record(i).head().time_ms);
+      keyed[i] = {time ^ std::uint64_t{1} << 63, i};  // negative ones come first
+    }
+    if (!shape_.rows_in_order) sort_by_key(keyed);
+    return keyed;
+  }
+
+  Status write_run() {
+    struct Place {
+      std::uint32_t event, user;
+    };
+    std::vector<Place> place(records_);  // by record
+    for (std::uint32_t u = 0; u < users_.size(); ++u) {
+      for (std::uint32_t e = users_[u].first; e < users_[u].first + users_[u].count; ++e) {
+        place[order_[e]] = {e, u};
+      }
+    }
+    ASSIGN_OR_RETURN(
+        ColumnWriter writer,
+        ColumnWriter::create(storage_, draft_.run_path, sizeof(RunEntry), kRunBufferBytes, true));
+    std::optional<TargetWriter> targets;
+    if (shape_.rows_in_order) {
+      ASSIGN_OR_RETURN(targets, TargetWriter::create(storage_, draft_.directory));
+    }
+    for (const Keyed& next : records_by_time()) {
+      const SpillHead& head = record(next.index).head();
+      const auto [event, user] = place[next.index];
+      const std::uint32_t flags = flags_[event];
+      writer.append(RunEntry{head.time_ms, head.row(), head.item, head.category, event, flags});
+      if (targets) targets->add({event, user, head.row()}, flags);
+    }
+    if (targets) RETURN_IF_ERROR(targets->finish());
+    return writer.finish();
+  }
+
   Storage& storage_;
   Buffer bytes_;
-  std::uint64_t records_;
+  std::uint32_t records_;
   const SplitRules& rules_;
   const LogShape& shape_;
   ShardDraft draft_;
-  std::vector<Place> places_;  // by event
-  std::vector<std::uint32_t> flags_;
+  bool has_kinds_ = false;            // a record's kind is not kOpen
+  std::vector<std::uint32_t> order_;  // record of each event
+  std::vector<std::uint8_t> flags_;   // of each event
   std::vector<UserEntry> users_;
   std::vector<Column> columns_;
 };
@@ -268,29 +342,24 @@ Result<ShardDraft> build_shard(Storage& storage, const SpillFile& spill,
   return Builder(storage, spill, std::move(bytes), directory, rules, shape).build();
 }
 
-Status finish_shard(Storage& storage, const ShardDraft& draft) {
+Status finish_shard(Storage& storage, const ShardDraft& draft, const LogShape& shape) {
+  if (shape.rows_in_order) return storage.remove(draft.run_path);
   ASSIGN_OR_RETURN(const std::vector<std::uint32_t> user_of, users_of_events(storage, draft));
+  ASSIGN_OR_RETURN(TargetWriter targets, TargetWriter::create(storage, draft.directory));
   std::vector<std::uint64_t> rows(draft.events);
-  const auto column = [&](const char* name) { return join_path(draft.directory, name); };
-  ASSIGN_OR_RETURN(ColumnWriter train,
-                   ColumnWriter::create(storage, column("train.col"), sizeof(Target)));
-  ASSIGN_OR_RETURN(ColumnWriter test,
-                   ColumnWriter::create(storage, column("test.col"), sizeof(Target)));
   ColumnReader<RunEntry> run(storage, draft.run_path, draft.events, kChunkValues);
   ColumnReader<std::uint64_t> ranks(storage, draft.rank_path, draft.events, kChunkValues);
   while (const RunEntry* entry = run.next()) {
     const std::uint64_t* rank = ranks.next();
     if (rank == nullptr) break;
     rows[entry->event] = *rank;
-    const Target target{entry->event, user_of[entry->event], *rank};
-    if (entry->flags & kTrainTarget) RETURN_IF_ERROR(train.append(target));
-    if (entry->flags & kTestTarget) RETURN_IF_ERROR(test.append(target));
+    targets.add({entry->event, user_of[entry->event], *rank}, entry->flags);
   }
   RETURN_IF_ERROR(run.status());
   RETURN_IF_ERROR(ranks.status());
-  RETURN_IF_ERROR(train.finish());
-  RETURN_IF_ERROR(test.finish());
-  RETURN_IF_ERROR(write_column(storage, column("row.col"), std::span<const std::uint64_t>(rows)));
+  RETURN_IF_ERROR(targets.finish());
+  RETURN_IF_ERROR(write_column(storage, join_path(draft.directory, "row.col"),
+                               std::span<const std::uint64_t>(rows)));
   RETURN_IF_ERROR(storage.remove(draft.run_path));
   return storage.remove(draft.rank_path);
 }

@@ -33,7 +33,7 @@ struct Moments {
 // shards into the log's order.
 struct RunEntry {
   std::int64_t time_ms;
-  std::uint64_t row;  // in the input
+  std::uint64_t row;  // in the input: with it in order of time, the place in the log
   std::uint64_t item, category;
   std::uint32_t event;  // in the shard
   std::uint32_t flags;
@@ -41,7 +41,8 @@ struct RunEntry {
 static_assert(sizeof(RunEntry) == 40);
 constexpr std::uint32_t kTrainTarget = 1, kTestTarget = 2, kInTraining = 4, kInPool = 8;
 
-// A shard on its way: after build_shard() it lacks the places of its events in the whole log.
+// A shard on its way: after build_shard() it lacks the places of its events in the whole log, if
+// the input was not in order of time.
 struct ShardDraft {
   std::string directory;
   std::string run_path;   // RunEntry column
@@ -61,12 +62,12 @@ struct LogShape {
 std::string shard_directory(std::uint32_t shard);
 std::string numbered_column(const char* kind, std::size_t i);  // numeric-3.col
 
-// Sorts one spill file by user and writes its columns and its run. Memory: the spill file, which is
-// mapped, and 32 bytes an event.
+// Sorts one spill file by user and writes its columns and its run, in time that grows with the file
+// alone. Memory: the spill file, which is mapped, and 36 bytes an event.
 Result<ShardDraft> build_shard(Storage& storage, const SpillFile& spill,
                                const std::string& directory, const SplitRules& rules,
                                const LogShape& shape);
-// Writes what needs the merge: rows and targets; removes run and ranks.
-Status finish_shard(Storage& storage, const ShardDraft& draft);
+// Removes the run, and first writes what needs the ranks of the merge: rows and targets.
+Status finish_shard(Storage& storage, const ShardDraft& draft, const LogShape& shape);
 
 }  // namespace meander::data

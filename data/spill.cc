@@ -24,7 +24,6 @@ Result<Spill> Spill::create(Storage& storage, const std::string& path_prefix,
   Spill spill;
   spill.layout_ = layout;
   spill.depth_ = depth;
-  spill.scratch_.resize(layout.bytes());
   const std::size_t buffer = std::min(kBufferBytesMax, kBuffersBytes / files);
   for (std::uint32_t i = 0; i < files; ++i) {
     spill.paths_.push_back(path_prefix + "-" + std::to_string(i));
@@ -46,25 +45,29 @@ void Spill::add(const Record& record, std::uint64_t row) {
   CHECK_EQ(record.context.size(), layout_.contexts);
   const SpillHead head{record.user, record.item, record.category, record.time_ms,
                        row * 4 + static_cast<std::uint64_t>(record.kind)};
-  std::byte* to = scratch_.data();
+  std::byte* to = writers_[file_of(record.user)].room(layout_.bytes());
   std::memcpy(to, &head, sizeof(head));
+  if (layout_.contexts == 0 && layout_.numerics == 0) return;
   to += sizeof(head);
   if (layout_.contexts != 0) {
     std::memcpy(to, record.context.data(), record.context.size_bytes());
     to += record.context.size_bytes();
   }
-  if (layout_.numerics != 0) std::memcpy(to, record.numeric.data(), record.numeric.size_bytes());
-  add(SpillRecord{scratch_.data()});
+  if (layout_.numerics == 0) return;
+  std::memcpy(to, record.numeric.data(), record.numeric.size_bytes());
+  if (layout_.numerics % 2 != 0) std::memset(to + record.numeric.size_bytes(), 0, 4);
 }
 
 void Spill::add(SpillRecord record) {
-  if (!status_.ok()) return;
-  ColumnWriter& writer = writers_[file_of(record.head().user)];
-  status_ = writer.append_bytes(record.bytes, layout_.bytes(), 1);
+  writers_[file_of(record.head().user)].append_bytes(record.bytes, layout_.bytes(), 1);
+}
+
+Status Spill::status() const {
+  for (const ColumnWriter& writer : writers_) RETURN_IF_ERROR(writer.status());
+  return {};
 }
 
 Result<std::vector<SpillFile>> Spill::finish() {
-  RETURN_IF_ERROR(status_);
   std::vector<SpillFile> files;
   for (std::size_t i = 0; i < writers_.size(); ++i) {
     RETURN_IF_ERROR(writers_[i].finish());

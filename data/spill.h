@@ -16,7 +16,7 @@ namespace meander::data {
 struct SpillHead {
   std::uint64_t user, item, category;
   std::int64_t time_ms;
-  std::uint64_t row_and_kind;  // row * 4 + kind
+  std::uint64_t row_and_kind;  // row * 4 + kind; row: place among the records of the input
 
   std::uint64_t row() const { return row_and_kind >> 2; }
   RecordKind kind() const { return static_cast<RecordKind>(row_and_kind & 3); }
@@ -52,7 +52,7 @@ class Spill {
                               const SpillLayout& layout, std::uint32_t files, std::uint32_t depth);
   void add(const Record& record, std::uint64_t row);
   void add(SpillRecord record);
-  const Status& status() const { return status_; }  // the first error of any add()
+  Status status() const;  // the first error of any add(): what comes after it is dropped
   Result<std::vector<SpillFile>> finish();
 
  private:
@@ -62,8 +62,6 @@ class Spill {
   std::uint32_t depth_ = 0;
   std::vector<ColumnWriter> writers_;
   std::vector<std::string> paths_;
-  std::vector<std::byte> scratch_;
-  Status status_;
 };
 
 // Deals every file above `bytes_max` again until it is below, or holds one user only. Keeps the

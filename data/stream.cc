@@ -13,6 +13,7 @@
 namespace meander::data {
 namespace {
 
+constexpr std::uint64_t kShuffledMax = 0xffffffff;  // they are numbered with 32 bits
 constexpr std::int64_t kWindowMsMax = std::int64_t{1} << 52;
 
 bool is_of_event(SlotSource source) {  // known of every behaviour of a history
@@ -62,6 +63,13 @@ Status check_negatives(const PreparedLog& log, const StreamSpec& spec) {
   return {};
 }
 
+Status check_order(const PreparedLog& log, const StreamSpec& spec) {
+  const std::uint64_t targets = log.train_targets() + log.test_targets();
+  if (spec.order != StreamOrder::kShuffle || targets < kShuffledMax) return {};
+  return invalid(log.path() + " has " + std::to_string(targets) +
+                 " targets, too many to shuffle; order: hashed mixes any number of them");
+}
+
 Status check_spec(const PreparedLog& log, const StreamSpec& spec) {
   if (spec.count == 0 || spec.index >= spec.count || spec.count > log.shards().size()) {
     return invalid("stream " + std::to_string(spec.index) + " of " + std::to_string(spec.count) +
@@ -77,6 +85,7 @@ Status check_spec(const PreparedLog& log, const StreamSpec& spec) {
   if (spec.epochs == 0) return invalid("at least one epoch");
   RETURN_IF_ERROR(check_slots(log, spec));
   RETURN_IF_ERROR(check_range(log, spec));
+  RETURN_IF_ERROR(check_order(log, spec));
   return check_negatives(log, spec);
 }
 

@@ -16,7 +16,7 @@
 namespace meander::data {
 
 enum class LogPart { kTrain, kTest, kAll };
-enum class StreamOrder { kTime, kShuffle };
+enum class StreamOrder { kTime, kShuffle, kHashed };
 
 // One slot of a sample: where its key comes from, and the table that the key is looked up in.
 struct SlotSpec {
@@ -35,14 +35,15 @@ struct StreamSpec {
   std::int64_t from_ms = std::numeric_limits<std::int64_t>::min();
   std::int64_t until_ms = std::numeric_limits<std::int64_t>::max();
 
-  // kTime: in the log's order. kShuffle: a permutation that depends on `shuffle` and the epoch
-  // alone, so runs with different seeds see the same order (what a protocol's figures compare).
+  // kTime: in the log's order. kShuffle, kHashed: permutations that depend on `shuffle` and the
+  // epoch alone, so runs with different seeds see the same order (what a protocol's figures
+  // compare). kShuffle is NumPy's (TargetOrder) and costs 4 bytes a target; kHashed costs nothing.
   StreamOrder order = StreamOrder::kTime;
   std::uint32_t epochs = 1;
   std::uint64_t samples_max = 0;  // over all streams together, each an equal share; 0: all
 
   std::uint64_t seed = 1;      // of negatives, auxiliary ones too
-  std::uint64_t shuffle = 0;   // which shuffle, for order = shuffle
+  std::uint64_t shuffle = 0;   // which shuffle, for both
   std::uint32_t batch = 128;   // samples: targets and their negatives
   std::uint32_t parts = 4;     // of every batch; a short batch may leave some empty
   std::uint32_t history = 50;  // events of it at most, the newest
@@ -64,7 +65,8 @@ struct StreamSpec {
 // Not thread-safe (it keeps scratch memory); opening one is cheap, so give each thread its own.
 class Stream {
  public:
-  // kInvalid: a slot or range that the log cannot serve, a batch below one group, no such stream.
+  // kInvalid: a slot or range that the log cannot serve, a batch below one group, no such stream,
+  // more targets than can be shuffled (2^32).
   static Result<std::unique_ptr<Stream>> open(std::shared_ptr<const PreparedLog> log,
                                               const StreamSpec& spec);
   ~Stream();

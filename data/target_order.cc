@@ -45,7 +45,7 @@ std::uint64_t Permutation::operator()(std::uint64_t i) const {
 }
 
 TargetOrder::TargetOrder(const PreparedLog& log, const StreamSpec& spec)
-    : order_(spec.order), shuffle_(spec.shuffle), rows_(log.events()) {
+    : order_(spec.order), shuffle_(spec.shuffle), rows_(log.events()), random_(spec.shuffle) {
   const auto& shards = log.shards();
   for (std::size_t s = spec.index; s < shards.size(); s += spec.count) {
     if (spec.part != LogPart::kTest) add_run(shards[s], shards[s].train_targets, false, spec);
@@ -74,10 +74,13 @@ TargetRef TargetOrder::ref(const Run& run, std::uint64_t i) const {
 
 void TargetOrder::get(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) {
   CHECK_LE(from + out.size(), size());
-  if (order_ == StreamOrder::kTime) {
-    get_by_time(from, out);
-  } else {
-    get_shuffled(epoch, from, out);
+  switch (order_) {
+    case StreamOrder::kTime:
+      return get_by_time(from, out);
+    case StreamOrder::kShuffle:
+      return get_shuffled(epoch, from, out);
+    case StreamOrder::kHashed:
+      return get_hashed(epoch, from, out);
   }
 }
 
@@ -98,31 +101,63 @@ void TargetOrder::seek(std::uint64_t place) {
   place_ = place;
 }
 
+std::size_t TargetOrder::take_next() {
+  std::size_t best = runs_.size();
+  for (std::size_t r = 0; r < runs_.size(); ++r) {
+    if (next_[r] == runs_[r].targets.size()) continue;
+    if (best == runs_.size() ||
+        runs_[r].targets[next_[r]].row < runs_[best].targets[next_[best]].row) {
+      best = r;
+    }
+  }
+  ++next_[best];
+  ++place_;
+  return best;
+}
+
 void TargetOrder::get_by_time(std::uint64_t from, std::vector<TargetRef>& out) {
   if (from != place_) seek(from);
   for (TargetRef& target : out) {
-    std::size_t best = runs_.size();
-    for (std::size_t r = 0; r < runs_.size(); ++r) {
-      if (next_[r] == runs_[r].targets.size()) continue;
-      if (best == runs_.size() ||
-          runs_[r].targets[next_[r]].row < runs_[best].targets[next_[best]].row) {
-        best = r;
-      }
-    }
-    target = ref(runs_[best], next_[best]++);
+    const std::size_t run = take_next();
+    target = ref(runs_[run], next_[run] - 1);
   }
-  place_ = from + out.size();
+}
+
+TargetRef TargetOrder::ref_at(std::uint64_t place) const {
+  const std::size_t r =
+      std::upper_bound(offsets_.begin(), offsets_.end(), place) - offsets_.begin() - 1;
+  return ref(runs_[r], place - offsets_[r]);
+}
+
+void TargetOrder::get_hashed(std::uint32_t epoch, std::uint64_t from,
+                             std::vector<TargetRef>& out) const {
+  const Permutation permutation(size(), hash64(kShuffleKey, shuffle_, epoch));
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = ref_at(permutation(from + i));
+}
+
+// How many numbers a shuffle draws depends on what it draws: a later pass takes all before it.
+void TargetOrder::shuffle(std::uint32_t epoch) {
+  std::uint32_t next = shuffled_.empty() ? 0 : shuffled_epoch_ + 1;
+  if (epoch < next) {
+    random_ = NumpyRandom(shuffle_);
+    next = 0;
+  }
+  for (; next <= epoch; ++next) {
+    shuffled_.resize(size());
+    seek(0);
+    for (std::uint32_t& place : shuffled_) {
+      const std::size_t run = take_next();
+      place = static_cast<std::uint32_t>(offsets_[run] + next_[run] - 1);
+    }
+    random_.shuffle(shuffled_);
+  }
+  shuffled_epoch_ = epoch;
 }
 
 void TargetOrder::get_shuffled(std::uint32_t epoch, std::uint64_t from,
-                               std::vector<TargetRef>& out) const {
-  const Permutation permutation(size(), hash64(kShuffleKey, shuffle_, epoch));
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    const std::uint64_t place = permutation(from + i);
-    const std::size_t r =
-        std::upper_bound(offsets_.begin(), offsets_.end(), place) - offsets_.begin() - 1;
-    out[i] = ref(runs_[r], place - offsets_[r]);
-  }
+                               std::vector<TargetRef>& out) {
+  if (shuffled_.empty() || epoch != shuffled_epoch_) shuffle(epoch);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = ref_at(shuffled_[from + i]);
 }
 
 }  // namespace meander::data

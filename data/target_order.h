@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "data/numpy_random.h"
 #include "data/prepared_log.h"
 #include "data/stream.h"
 
@@ -32,7 +33,11 @@ class Permutation {
 };
 
 // The targets of a stream in the order in which it serves them; holds a few words for each of the
-// stream's shards. Not thread-safe.
+// stream's shards and, shuffled, 4 bytes for each target. Not thread-safe.
+//
+// kShuffle: with the stream's n targets numbered by row, pass e serves number p[0], p[1], ... where
+// p is the (e+1)th rng.permutation(n) of rng = numpy.random.default_rng(spec.shuffle).
+// kHashed: by class Permutation over the targets as they lie in the shards.
 class TargetOrder {
  public:
   TargetOrder(const PreparedLog& log, const StreamSpec& spec);
@@ -54,7 +59,11 @@ class TargetOrder {
   TargetRef ref(const Run& run, std::uint64_t i) const;
   void seek(std::uint64_t place);  // sets next_ to the first `place` targets in order of row
   void get_by_time(std::uint64_t from, std::vector<TargetRef>& out);
-  void get_shuffled(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) const;
+  void get_hashed(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) const;
+  void get_shuffled(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out);
+  void shuffle(std::uint32_t epoch);
+  std::size_t take_next();  // the run with the least row of all that are next, which moves on
+  TargetRef ref_at(std::uint64_t place) const;
 
   StreamOrder order_;
   std::uint64_t shuffle_;
@@ -64,6 +73,9 @@ class TargetOrder {
       0};                            // of each run in the concatenation of all; size at the end
   std::vector<std::uint64_t> next_;  // by run: targets before place_
   std::uint64_t place_ = 0;
+  NumpyRandom random_;                   // after the shuffle of pass `shuffled_epoch_`
+  std::vector<std::uint32_t> shuffled_;  // places in the concatenation; empty before the first pass
+  std::uint32_t shuffled_epoch_ = 0;
 };
 
 }  // namespace meander::data

@@ -130,10 +130,13 @@ static_assert(static_cast<int>(data::NegativeKind::kNone) == job::Negatives::non
 static_assert(static_cast<int>(data::Exclude::kHistory) == job::Negatives::history);
 static_assert(static_cast<int>(data::Exclude::kUser) == job::Negatives::user);
 
+static_assert(static_cast<int>(data::StreamOrder::kTime) == job::Data::time);
+static_assert(static_cast<int>(data::StreamOrder::kShuffle) == job::Data::shuffle);
+static_assert(static_cast<int>(data::StreamOrder::kHashed) == job::Data::hashed);
+
 data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSpec>& slots) {
   data::StreamSpec spec;
-  spec.order = job.data().order() == job::Data::shuffle ? data::StreamOrder::kShuffle
-                                                        : data::StreamOrder::kTime;
+  spec.order = static_cast<data::StreamOrder>(job.data().order());
   spec.seed = job.train().seed();
   spec.shuffle = job.data().shuffle_seed();
   spec.batch = job.train().batch();

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <ctime>
+#include <optional>
 
 #include "common/executor.h"
 #include "launch/text.h"
@@ -11,11 +12,23 @@
 namespace meander::launch {
 namespace {
 
+// A log without categories gives each item category 0; with them, 0 is one like any other.
+bool has_categories(const serve::Artefact& artefact) {
+  return std::ranges::any_of(artefact.items(), [](const artefact::Item& item) {
+    return item.category != 0 || !item.category_name.empty();
+  });
+}
+
 // Without a title or a name of its category, an item has only its numbers to be called by.
-std::string name_of(const artefact::Item* item, std::uint64_t id, std::uint64_t category) {
+std::string name_of(const artefact::Item* item, std::uint64_t id,
+                    std::optional<std::uint64_t> category) {
   std::string name = item && !item->title.empty() ? item->title : "item " + std::to_string(id);
   if (item && !item->category_name.empty()) return name + " (" + item->category_name + ")";
-  return category == 0 ? name : name + " (category " + std::to_string(category) + ")";
+  return category ? name + " (category " + std::to_string(*category) + ")" : name;
+}
+
+std::optional<std::uint64_t> known(bool with_category, std::uint64_t category) {
+  return with_category ? std::optional(category) : std::nullopt;
 }
 
 // "2017-10-12 23:59 "; nothing without a time.
@@ -37,7 +50,7 @@ boost::json::object item_json(const artefact::Item* item, std::uint64_t id,
 }
 
 void add_history(const serve::Artefact& artefact, const artefact::UserHistory& history,
-                 std::size_t shown, Answer& answer) {
+                 std::size_t shown, bool with_category, Answer& answer) {
   const std::size_t count = history.item.size();
   shown = std::min(shown, count);
   answer.text = "user " + std::to_string(history.user) + ", " + grouped(count) +
@@ -49,7 +62,7 @@ void add_history(const serve::Artefact& artefact, const artefact::UserHistory& h
     behaviours.push_back(item_json(item, history.item[i], history.category[i]));
     if (history.time_ms[i] != 0) behaviours.back().as_object()["time_ms"] = history.time_ms[i];
     answer.text += "    " + time_text(history.time_ms[i]) +
-                   name_of(item, history.item[i], history.category[i]) + "\n";
+                   name_of(item, history.item[i], known(with_category, history.category[i])) + "\n";
   }
   answer.result["history"] = std::move(behaviours);
 }
@@ -61,7 +74,8 @@ Result<Answer> recommend(const serve::Artefact& artefact, serve::Ranker& ranker,
   InlineExecutor executor;
   ASSIGN_OR_RETURN(const auto ranked, ranker.rank(user, options, executor));
   Answer answer;
-  add_history(artefact, *artefact.history(user), history_shown, answer);
+  const bool with_category = has_categories(artefact);
+  add_history(artefact, *artefact.history(user), history_shown, with_category, answer);
   answer.text += "recommended, best of " + grouped(ranker.scored()) + " items:\n";
   boost::json::array items;
   std::size_t place = 0;
@@ -71,7 +85,7 @@ Result<Answer> recommend(const serve::Artefact& artefact, serve::Ranker& ranker,
     items.back().as_object()["score"] = r.score;
     const std::string number = std::to_string(++place);
     answer.text += std::string(number.size() < 2 ? " " : "") + number + ". " + fixed(r.score, 4) +
-                   "  " + name_of(item, r.item, item->category) + "\n";
+                   "  " + name_of(item, r.item, known(with_category, item->category)) + "\n";
   }
   answer.result["user"] = user;
   answer.result["items"] = std::move(items);

@@ -57,11 +57,11 @@ SchedulerThread::~SchedulerThread() {
 }
 
 void SchedulerThread::request_stop() {
-  runner_.post([this] { scheduler_.request_stop(clock_.now()); });
+  runner_.post([this] { scheduler_.request_stop(runner_.now()); });
 }
 
 void SchedulerThread::peer_died(const std::string& peer) {
-  runner_.post([this, peer] { scheduler_.peer_died(clock_.now(), peer); });
+  runner_.post([this, peer] { scheduler_.peer_died(runner_.now(), peer); });
 }
 
 // The last one taken; asks for the next.

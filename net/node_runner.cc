@@ -8,6 +8,7 @@ namespace meander::net {
 namespace {
 
 constexpr Duration kWaitMax = std::chrono::seconds(1);
+static_assert(kWaitMax < AwakeClock::kStepMax);
 
 Duration wait_of(const Node& node, TimePoint now) {
   const TimePoint next = node.next_timer();
@@ -23,14 +24,14 @@ NodeRunner::NodeRunner(PolledTransport& transport, const Clock& clock, ThreadPoo
 
 void NodeRunner::run(Node& node) {
   const auto deliver = [&](Message message) {
-    if (!node.finished()) node.on_message(clock_.now(), std::move(message));
+    if (!node.finished()) node.on_message(look(), std::move(message));
   };
-  node.on_timer(clock_.now());
+  node.on_timer(look());
   while (!node.finished() && !is_stopped_) {
     run_posted(node);
-    const TimePoint now = clock_.now();
+    const TimePoint now = look();
     if (!node.finished() && node.next_timer() <= now) node.on_timer(now);
-    if (!node.finished()) transport_.poll(wait_of(node, clock_.now()), deliver);
+    if (!node.finished()) transport_.poll(wait_of(node, look()), deliver);
   }
   executor_.wait_idle();
   const std::lock_guard lock(mutex_);

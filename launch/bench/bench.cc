@@ -20,6 +20,7 @@ constexpr AddBenchmark kBenchmarks[] = {
     add_train,
     add_checkpoint,
     add_serve,
+    add_data,
 };
 
 double ratio(const Row& row) {

@@ -82,7 +82,11 @@ def run():
     scores = [item["score"] for item in answer["items"]]
     require(len(scores) == 5 and scores == sorted(scores, reverse=True), f"not the best five: {answer}")
     require(not {i["item"] for i in answer["items"]} & {h["item"] for h in answer["history"]}, "repeats history")
-    require("recommended" in meander("recommend", "export", "--user", user), "no text for people")
+    text = meander("recommend", "export", "--user", user, "--k", 50)
+    require("recommended" in text, "no text for people")
+    # The log has categories, and 0 is one of them.
+    nameless = [line for line in text.splitlines() if " item " in line and "(category " not in line]
+    require(not nameless, f"without a category: {nameless}")
 
     # Refusals: one line, exit 2, nothing half-written.
     require("999999999" in meander("recommend", "export", "--user", 999999999, expect=2), "unknown user")

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <set>
 
+#include "common/rng.h"
 #include "data/item_names.h"
 #include "tests/unit/data/support.h"
 
@@ -449,6 +450,48 @@ TEST(Prepare, RatingsOfMovielensAreReadWithTheirTimes) {
   ASSERT_TRUE(log);
   EXPECT_TRUE(log->has_time());
   EXPECT_THAT(items_of(*log, 5), ElementsAre(1, 2));
+}
+
+// More events than are merged at once, in order of time and mixed: two ways to the same log, but
+// for what the input's order decides.
+TEST(Prepare, InputInOrderOfTimeGivesTheLogThatAMixedOneGives) {
+  auto storage = make_memory_storage();
+  constexpr std::uint64_t kEvents = 40'000;
+  std::vector<std::string> lines;
+  for (std::uint64_t i = 0; i < kEvents; ++i) {
+    const std::uint64_t r = hash64(9, i);
+    lines.push_back(std::to_string(i) + "," + std::to_string(r % 700) + "," +
+                    std::to_string(r / 700 % 500) + ",c" + std::to_string(r % 5) + ",1,x\n");
+  }
+  const std::string header = "time,user,item,category,price,device\n";
+  const auto prepared = [&](const std::string& name) {
+    std::string text = header;
+    for (const std::string& line : lines) text += line;
+    write_file(*storage, name + ".csv", text);
+    return prepare_log(*storage, shop_options(name + ".csv", name));
+  };
+  const auto ordered = prepared("ordered");
+  for (std::uint64_t i = kEvents; i > 1; --i) std::swap(lines[i - 1], lines[hash64(10, i) % i]);
+  const auto mixed = prepared("mixed");
+  ASSERT_TRUE(ordered && mixed);
+  for (const char* file : {"pool.col", "pool_time.col", "items.col"}) {
+    EXPECT_EQ(read_file(*storage, join_path("mixed", file)),
+              read_file(*storage, join_path("ordered", file)))
+        << file;
+  }
+  for (const char* file : {"users.col", "item.col", "time.col", "row.col", "train.col", "test.col",
+                           "numeric-0.col", "test_negatives.col"}) {
+    for (const char* shard : {"shard-00000", "shard-00001", "shard-00002"}) {
+      const std::string name = join_path(shard, file);
+      EXPECT_EQ(read_file(*storage, join_path("mixed", name)),
+                read_file(*storage, join_path("ordered", name)))
+          << name;
+    }
+  }
+  std::uint64_t rows = 0;
+  for (const Shard& shard : ordered->shards()) rows += shard.row.size();
+  EXPECT_EQ(rows, kEvents);
+  EXPECT_EQ(ordered->pool().size() + ordered->test_targets(), kEvents);
 }
 
 }  // namespace

@@ -167,7 +167,7 @@ TEST_F(StreamTest, OneStreamServesTheLogInOrderOfTime) {
 }
 
 TEST_F(StreamTest, BatchesAreTheSameInWhateverOrderTheyAreBuilt) {
-  for (const StreamOrder order : {StreamOrder::kTime, StreamOrder::kShuffle}) {
+  for (const auto order : {StreamOrder::kTime, StreamOrder::kShuffle, StreamOrder::kHashed}) {
     StreamSpec spec = item_category_spec();
     spec.order = order;
     spec.epochs = 2;
@@ -190,7 +190,7 @@ TEST_F(StreamTest, BatchesAreTheSameInWhateverOrderTheyAreBuilt) {
 }
 
 TEST_F(StreamTest, StreamsTogetherServeEveryTargetOnceInEachEpoch) {
-  for (const StreamOrder order : {StreamOrder::kTime, StreamOrder::kShuffle}) {
+  for (const auto order : {StreamOrder::kTime, StreamOrder::kShuffle, StreamOrder::kHashed}) {
     StreamSpec spec = item_category_spec();
     spec.order = order;
     spec.epochs = 2;
@@ -222,19 +222,22 @@ TEST_F(StreamTest, StreamsTogetherServeEveryTargetOnceInEachEpoch) {
 }
 
 TEST_F(StreamTest, ShuffleMixesUsersAndChangesWithTheEpochNotTheSeed) {
-  StreamSpec spec = item_category_spec();
-  spec.order = StreamOrder::kShuffle;
-  spec.epochs = 2;
-  const auto targets = [&] {
-    std::vector<std::uint64_t> out;
-    for (const Group& g : decode_all(*open_stream(log_, spec), spec)) out.push_back(g.target[0][0]);
-    return out;
-  };
-  const auto first = targets();
-  spec.seed = 99;
-  EXPECT_EQ(targets(), first);
-  const std::size_t half = first.size() / 2;
-  EXPECT_FALSE(std::equal(first.begin(), first.begin() + half, first.begin() + half));
+  for (const auto order : {StreamOrder::kShuffle, StreamOrder::kHashed}) {
+    StreamSpec spec = item_category_spec();
+    spec.order = order;
+    spec.epochs = 2;
+    const auto targets = [&] {
+      std::vector<std::uint64_t> out;
+      for (const Group& g : decode_all(*open_stream(log_, spec), spec))
+        out.push_back(g.target[0][0]);
+      return out;
+    };
+    const auto first = targets();
+    spec.seed = 99;
+    EXPECT_EQ(targets(), first);
+    const std::size_t half = first.size() / 2;
+    EXPECT_FALSE(std::equal(first.begin(), first.begin() + half, first.begin() + half));
+  }
 }
 
 TEST_F(StreamTest, PartsArePackedLongestFirstAndOfEqualWork) {

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "data/key_set.h"
 #include "tests/unit/data/support.h"
 
@@ -36,6 +39,40 @@ TEST(Permutation, LooksLikeADrawOfUniformPlaces) {
   EXPECT_LT(std::abs(sum / squares), 0.015);
   EXPECT_LT(std::abs(with_next / squares), 0.015);
   EXPECT_NE(Permutation(kCount, 8)(0), permutation(0));
+}
+
+// The targets of a log by row, permuted by one generator pass after pass; whatever shards they lie
+// in and in whatever order they are asked for.
+TEST(TargetOrder, ShuffledPassesArePermutationsOfTheTargetsByRow) {
+  const auto storage = make_memory_storage();
+  const auto log = shop_log(*storage);
+  ASSERT_TRUE(log);
+  std::vector<std::uint64_t> rows;
+  for (const Shard& shard : log->shards()) {
+    for (const Target& target : shard.train_targets) rows.push_back(target.row);
+  }
+  std::sort(rows.begin(), rows.end());
+  StreamSpec spec;
+  spec.order = StreamOrder::kShuffle;
+  spec.shuffle = 99;
+  TargetOrder order(*log, spec);
+  ASSERT_EQ(order.size(), rows.size());
+  const auto pass = [&](std::uint32_t epoch) {
+    std::vector<TargetRef> targets(order.size());
+    order.get(epoch, 0, targets);
+    std::vector<std::uint64_t> out;
+    for (const TargetRef& t : targets) out.push_back(t.target.row);
+    return out;
+  };
+  NumpyRandom random(99);
+  std::vector<std::vector<std::uint64_t>> expected(4);
+  for (auto& one : expected) {
+    std::vector<std::uint32_t> numbers(rows.size());
+    std::iota(numbers.begin(), numbers.end(), 0);
+    random.shuffle(numbers);
+    for (const std::uint32_t number : numbers) one.push_back(rows[number]);
+  }
+  for (const std::uint32_t epoch : {2u, 0u, 1u, 3u, 3u}) EXPECT_EQ(pass(epoch), expected[epoch]);
 }
 
 TEST(KeySet, NumbersDistinctKeysInTheOrderTheyCome) {

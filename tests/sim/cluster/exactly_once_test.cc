@@ -9,7 +9,7 @@
 #include "checkpoint/generation.h"
 #include "common/rng.h"
 #include "models/model.h"
-#include "tests/unit/sim/cluster.h"
+#include "tests/sim/cluster/cluster.h"
 
 namespace meander::sim {
 namespace {
@@ -134,6 +134,26 @@ std::string describe(const Scenario& scenario) {
             std::to_string(seconds(event.length));
   }
   return text;
+}
+
+// Longer than every deadline there is: nobody may be given up for time in which nobody ran.
+TEST(ExactlyOnce, PauseOfTheWholeMachineCostsNothing) {
+  const nn::Graph graph = counting_graph();
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    Rng rng(seed);
+    Scenario scenario;
+    scenario.seed = scenario.fault_seed = seed;
+    scenario.lanes = scenario.workers = 2;
+    scenario.evaluate = false;
+    scenario.checkpoint_every_s = 0.005;
+    scenario.events = {{.kind = Scenario::Event::kPauseAll,
+                        .when = milliseconds(rng.uniform() * 12),
+                        .length = std::chrono::minutes(10)}};
+    SCOPED_TRACE(describe(scenario));
+    const Outcome outcome = run(scenario, graph);
+    EXPECT_EQ(outcome.rollbacks, 0u);
+    if (HasFailure()) return;
+  }
 }
 
 TEST(ExactlyOnce, EveryBatchIsAppliedOnceWhateverHappens) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/unit/sim/cluster.h"
+#include "tests/sim/cluster/cluster.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "checkpoint/generation.h"
 #include "common/rng.h"
+#include "net/awake_clock.h"
 #include "worker/dense_blocks.h"
 
 namespace meander::sim {
@@ -141,34 +142,49 @@ struct Cluster::SimClock final : Clock {
   const net::SimNetwork& network;
 };
 
-// A process that can be stopped in its tracks: what arrives meanwhile waits in its sockets.
+// A process that can be stopped in its tracks: what arrives meanwhile waits in its sockets. Like
+// NodeRunner it looks at the clock every second, and hands its node time without pauses.
 class Cluster::Sleeper final : public net::Node {
  public:
-  explicit Sleeper(std::unique_ptr<net::Node> node) : node_(std::move(node)) {}
+  explicit Sleeper(net::Node& node) : node_(node) {}
+  explicit Sleeper(std::unique_ptr<net::Node> node) : node_(*node), owned_(std::move(node)) {}
+
   void on_message(TimePoint now, net::Message message) override {
     if (is_asleep_) {
       waiting_.push_back(std::move(message));
     } else {
-      node_->on_message(now, std::move(message));
+      node_.on_message(clock_.look(now), std::move(message));
     }
   }
   void on_timer(TimePoint now) override {
-    if (!is_asleep_) node_->on_timer(now);
+    if (is_asleep_) return;
+    const TimePoint awake = clock_.look(now);
+    if (!is_started_ || node_.next_timer() <= awake) node_.on_timer(awake);
+    is_started_ = true;
+    next_look_ = now + std::chrono::seconds(1);
   }
-  TimePoint next_timer() const override { return is_asleep_ ? kNever : node_->next_timer(); }
-  bool finished() const override { return node_->finished(); }
+  TimePoint next_timer() const override {
+    if (is_asleep_) return kNever;
+    return is_started_ ? std::min(clock_.seen_at(node_.next_timer()), next_look_) : TimePoint{};
+  }
+  bool finished() const override { return node_.finished(); }
+  TimePoint now() const { return clock_.now(); }
 
   void sleep() { is_asleep_ = true; }
   void wake(TimePoint now) {
     is_asleep_ = false;
+    const TimePoint awake = clock_.look(now);
     for (net::Message& message : std::exchange(waiting_, {})) {
-      node_->on_message(now, std::move(message));
+      node_.on_message(awake, std::move(message));
     }
   }
 
  private:
-  std::unique_ptr<net::Node> node_;
-  bool is_asleep_ = false;
+  net::Node& node_;
+  std::unique_ptr<net::Node> owned_;
+  net::AwakeClock clock_;
+  bool is_started_ = false, is_asleep_ = false;
+  TimePoint next_look_{};
   std::vector<net::Message> waiting_;
 };
 
@@ -184,7 +200,8 @@ Cluster::Cluster(Scenario scenario, const nn::Graph& graph, wire::Optimizer opti
   scheduler_ = std::make_unique<scheduler::Scheduler>(
       scheduler_options(scenario_, graph, optimizer), network_.transport(net::kSchedulerName),
       storage_, *clock_);
-  network_.attach(net::kSchedulerName, scheduler_.get());
+  scheduler_process_ = std::make_unique<Sleeper>(*scheduler_);
+  network_.attach(net::kSchedulerName, scheduler_process_.get());
   for (std::uint32_t i = 0; i < lanes_.size(); ++i) start_lane(i);
   for (std::uint32_t i = 0; i < workers_.size(); ++i) start_worker(i);
   for (const Scenario::Event& event : scenario_.events) schedule(event);
@@ -200,8 +217,8 @@ void Cluster::start_lane(std::uint32_t index) {
   options.endpoint = name;
   options.hello_every = std::chrono::milliseconds(2);
   network_.attach(name, nullptr);
-  lanes_[index] =
-      std::make_unique<ps::Lane>(options, network_.transport(name), storage_, executor_);
+  lanes_[index] = std::make_unique<Sleeper>(
+      std::make_unique<ps::Lane>(options, network_.transport(name), storage_, executor_));
   network_.attach(name, lanes_[index].get());
 }
 
@@ -248,7 +265,7 @@ void Cluster::schedule(const Scenario::Event& event) {
     if (event.is_reported) {
       at(event.when + event.length / 2, [this, is_worker, index, name] {
         const bool is_down = is_worker ? !workers_[index] : !lanes_[index];
-        if (is_down) scheduler_->peer_died(network_.now(), name);
+        if (is_down) scheduler_->peer_died(scheduler_process_->now(), name);
       });
     }
     at(end, [this, is_worker, index] { is_worker ? start_worker(index) : start_lane(index); });
@@ -259,8 +276,19 @@ void Cluster::schedule(const Scenario::Event& event) {
     at(end, [this, index] {
       if (workers_[index]) workers_[index]->wake(network_.now());
     });
+  } else if (event.kind == Event::kPauseAll) {
+    const auto each = [this](void (*what)(Sleeper&, TimePoint)) {
+      for (auto* processes : {&lanes_, &workers_}) {
+        for (const auto& process : *processes) {
+          if (process) what(*process, network_.now());
+        }
+      }
+      what(*scheduler_process_, network_.now());
+    };
+    at(event.when, [each] { each([](Sleeper& process, TimePoint) { process.sleep(); }); });
+    at(end, [each] { each([](Sleeper& process, TimePoint now) { process.wake(now); }); });
   } else {
-    at(event.when, [this] { scheduler_->request_stop(network_.now()); });
+    at(event.when, [this] { scheduler_->request_stop(scheduler_process_->now()); });
   }
 }
 

@@ -5,7 +5,7 @@
 
 #include "common/rng.h"
 #include "models/model.h"
-#include "tests/unit/sim/cluster.h"
+#include "tests/sim/cluster/cluster.h"
 
 namespace meander::sim {
 namespace {

@@ -37,6 +37,7 @@ struct Scenario {
       kCrashLane,
       kSleepWorker,  // it wakes up after `length` as if nothing had been
       kInterrupt,    // Ctrl-C
+      kPauseAll,     // the machine, scheduler and all, for `length`
     } kind = kCrashWorker;
     std::uint32_t index = 0;
     Duration when{}, length{};
@@ -85,8 +86,8 @@ class Cluster {
   std::unique_ptr<SimClock> clock_;
   std::uint64_t incarnations_ = 0;
   std::unique_ptr<scheduler::Scheduler> scheduler_;
-  std::vector<std::unique_ptr<ps::Lane>> lanes_;
-  std::vector<std::unique_ptr<Sleeper>> workers_;
+  std::unique_ptr<Sleeper> scheduler_process_;
+  std::vector<std::unique_ptr<Sleeper>> lanes_, workers_;
 };
 
 // The rows of a generation: the first value of each, by table and key.
