@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import synthetic
 
+FIT_S = 4  # a shorter fit would be its own overhead
 threads = int(os.environ.get("PEER_THREADS", "1"))
 tf.config.threading.set_intra_op_parallelism_threads(threads)
 tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -26,7 +27,6 @@ def make(spec):
     model.compile(tf.keras.optimizers.Adam(1e-3), "binary_crossentropy")
     batches = synthetic.make_batches(spec["lengths"], spec["batch"] * 64, 1)
     x, y = batches[0].history.T.copy(), batches[0].label
-    rate = 0
 
     def fit(samples):
         samples = min(len(x), max(4, round(samples / spec["batch"])) * spec["batch"])
@@ -39,7 +39,7 @@ def make(spec):
 
     def measure(seconds):
         nonlocal rate
-        rate = fit(rate * seconds)
+        rate = fit(rate * max(seconds, FIT_S))
         return rate
 
     return measure
