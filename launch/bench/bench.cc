@@ -18,6 +18,8 @@ namespace {
 constexpr AddBenchmark kBenchmarks[] = {
     add_ops,
     add_train,
+    add_checkpoint,
+    add_serve,
 };
 
 double ratio(const Row& row) {

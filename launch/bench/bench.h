@@ -38,5 +38,7 @@ CLI::App& add_benchmark(CLI::App& family, Context& context, const std::string& n
 using AddBenchmark = void (*)(CLI::App& family, Context& context);
 void add_ops(CLI::App& family, Context& context);
 void add_train(CLI::App& family, Context& context);
+void add_checkpoint(CLI::App& family, Context& context);
+void add_serve(CLI::App& family, Context& context);
 
 }  // namespace meander::launch::bench
