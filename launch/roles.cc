@@ -117,7 +117,7 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
     options.precision = nn::Precision::kMixed;
   }
   options.clip_norm = plan.job.spec.train().clip_norm();
-  options.precision = wire_precision(plan.job.spec.train().wire());
+  options.wire_precision = wire_precision(plan.job.spec.train().wire());
   return RoleThread::start(
       process, std::move(transport), scheduler, [&](net::Transport& net, Executor& executor) {
         return std::make_unique<worker::Worker>(options, *plan.graph, open_stream(plan),

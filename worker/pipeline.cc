@@ -61,7 +61,7 @@ Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& l
   client_ = std::make_unique<ps::Client>(
       transport_,
       ps::ClientOptions{.widths = trainer_.widths(),
-                        .format = {options_.precision, trainer_.graph_tables()},
+                        .format = {options_.wire_precision, trainer_.graph_tables()},
                         .retry = options_.retry,
                         .retry_max = 8 * options_.retry,
                         .cluster = cluster},

@@ -55,7 +55,7 @@ struct WorkerOptions {
   nn::Precision precision = nn::Precision::kF32;
   float clip_norm = 0;
   // How the rows and gradients of the graph's tables cross the wire; the dense vector's are f32.
-  wire::Precision precision = wire::F32;
+  wire::Precision wire_precision = wire::F32;
   Duration hello_every = std::chrono::milliseconds(200);
   Duration retry = std::chrono::milliseconds(500);  // until a lane is asked again, at first
   Duration scheduler_silence = std::chrono::seconds(60);
