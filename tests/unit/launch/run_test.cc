@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/run.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "data/generate.h"
+#include "data/prepare.h"
+
+namespace meander::launch {
+namespace {
+
+// The whole cluster on real threads, over inproc sockets and files.
+class Runs : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ =
+        std::filesystem::temp_directory_path() / ("meander-run-test-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder_);
+    context_.storage = make_posix_storage();
+    context_.quiet = true;
+    data::GenerateOptions log;
+    log.out = path("log");
+    log.users = 40;
+    log.items = 60;
+    log.events = 1000;
+    ASSERT_TRUE(data::generate(*context_.storage, log).ok());
+    data::PrepareOptions options;
+    options.in = {path("log/events.csv")};
+    options.out = path("prepared");
+    options.schema.columns = {{"time_ms", data::ColumnRole::kTime, data::ColumnType::kInt},
+                              {"user", data::ColumnRole::kUser, data::ColumnType::kInt},
+                              {"item", data::ColumnRole::kItem, data::ColumnType::kInt},
+                              {"category", data::ColumnRole::kCategory, data::ColumnType::kInt}};
+    ASSERT_TRUE(data::prepare(*context_.storage, options).ok());
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  Plan plan(const std::string& checkpoint, const std::vector<std::string>& more) {
+    const std::string text = "model: {kind: din, embedding: 4, attention: [4, 2], head: [8, 4]}\n";
+    const std::string file = path("job.yaml");
+    EXPECT_TRUE(context_.storage->write_atomic(file, text.data(), text.size()).ok());
+    std::vector<std::string> sets = {"data.path=" + path("prepared"), "train.batch=16",
+                                     "cluster.workers=2", "checkpoint.dir=" + path(checkpoint)};
+    sets.insert(sets.end(), more.begin(), more.end());
+    Result<LoadedJob> job = load_job(*context_.storage, file, sets);
+    Result<Plan> plan = make_plan(*context_.storage, std::move(job).value());
+    EXPECT_TRUE(plan.ok()) << plan.status().message();
+    return std::move(plan).value();
+  }
+
+  Outcome train(const Plan& plan) {
+    Result<Outcome> outcome = run_in_process(context_, plan, scheduler_options(plan, draw_id()));
+    EXPECT_TRUE(outcome.ok()) << outcome.status().message();
+    EXPECT_TRUE(outcome->status.ok()) << outcome->status.message();
+    return std::move(outcome).value();
+  }
+
+  Context context_;
+  std::filesystem::path folder_;
+};
+
+TEST_F(Runs, TrainToTheEndAndEvaluateAlikeForAnyNumberOfLanesAndTransport) {
+  const Plan one = plan("a", {"cluster.lanes=1"});
+  const Outcome a = train(one);
+  EXPECT_EQ(a.training.samples, samples_until(one, nullptr).value());
+  EXPECT_EQ(a.held_out.head.samples(), 2 * one.log->test_targets());
+  EXPECT_FALSE(a.generation_dir.empty());
+  const Outcome b = train(plan("b", {"cluster.lanes=3", "cluster.threads=3"}));
+  EXPECT_EQ(b.manifest.digest(), a.manifest.digest());
+  const Outcome c = train(plan("c", {"cluster.lanes=2", "cluster.transport=tcp"}));
+  EXPECT_EQ(c.manifest.digest(), a.manifest.digest());
+}
+
+TEST_F(Runs, WithoutOrderEveryBatchIsStillTrainedOnce) {
+  for (const std::string mode : {"ssp", "asp"}) {
+    const Plan free = plan("free-" + mode, {"cluster.lanes=2", "train.mode=" + mode});
+    const Outcome outcome = train(free);
+    EXPECT_EQ(outcome.training.samples, samples_until(free, nullptr).value());
+    for (const manifest::Table& table : outcome.manifest.tables()) {
+      EXPECT_EQ(table.step(), outcome.training.batches) << table.name();
+    }
+  }
+}
+
+TEST_F(Runs, AddressInUseIsRefused) {
+  Process process(context_.clock, *context_.storage, 1);
+  const Plan job = plan("x", {});
+  auto first = SchedulerThread::start(process, "tcp://127.0.0.1:*", scheduler_options(job, 1));
+  ASSERT_TRUE(first.ok());
+  auto second =
+      SchedulerThread::start(process, first.value()->endpoint(), scheduler_options(job, 1));
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.status().code(), Code::kInvalid);
+  EXPECT_NE(second.status().message().find("in use"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace meander::launch
