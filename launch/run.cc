@@ -31,6 +31,24 @@ void wait_tick(bool is_stopping) {
 
 }  // namespace
 
+void TimedScheduler::on_message(TimePoint now, net::Message message) {
+  scheduler_.on_message(now, std::move(message));
+  look(now);
+}
+
+void TimedScheduler::on_timer(TimePoint now) {
+  scheduler_.on_timer(now);
+  look(now);
+}
+
+void TimedScheduler::look(TimePoint now) {
+  const scheduler::Progress::Phase phase = scheduler_.progress().phase;
+  const bool was_training = is_training_;
+  is_training_ = phase == scheduler::Progress::kTraining || phase == scheduler::Progress::kCutting;
+  if (is_training_ && first_batch_ == TimePoint{}) first_batch_ = last_batch_ = now;
+  if (was_training) last_batch_ = now;
+}
+
 SchedulerThread::SchedulerThread(Process& process, std::unique_ptr<net::ZmqTransport> transport,
                                  scheduler::SchedulerOptions options)
     : clock_(process.clock),
@@ -38,7 +56,7 @@ SchedulerThread::SchedulerThread(Process& process, std::unique_ptr<net::ZmqTrans
       runner_(*transport_, process.clock, process.pool),
       scheduler_(std::move(options), *transport_, process.storage, process.clock) {
   thread_ = std::thread([this] {
-    runner_.run(scheduler_);
+    runner_.run(timed_);
     has_returned_ = true;
   });
 }
@@ -75,12 +93,6 @@ Snapshot SchedulerThread::snapshot() {
   return snapshot_;
 }
 
-void SchedulerThread::measure(TimePoint now, scheduler::Progress::Phase phase) {
-  if (phase < scheduler::Progress::kTraining) return;
-  if (first_batch_ == kNever) first_batch_ = last_batch_ = now;
-  if (phase <= scheduler::Progress::kCutting) last_batch_ = now;
-}
-
 Outcome SchedulerThread::follow(const Context& context, const std::function<void()>& tick) {
   ProgressLine line(context);
   bool is_stopping = false;
@@ -93,7 +105,6 @@ Outcome SchedulerThread::follow(const Context& context, const std::function<void
       request_stop();
     }
     const Snapshot now = snapshot();
-    measure(clock_.now(), now.progress.phase);
     line.show(clock_.now(), now);
     if (tick) tick();
   }
@@ -102,7 +113,7 @@ Outcome SchedulerThread::follow(const Context& context, const std::function<void
   outcome.last = take(scheduler_);
   outcome.training = scheduler_.training();
   outcome.held_out = scheduler_.held_out();
-  if (first_batch_ != kNever) outcome.seconds = seconds(last_batch_ - first_batch_);
+  outcome.seconds = seconds(timed_.training());
   outcome.generation_dir = scheduler_.generation_dir();
   outcome.manifest = scheduler_.manifest();
   return outcome;

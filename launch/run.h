@@ -25,6 +25,25 @@ struct Outcome {
   manifest::Manifest manifest;
 };
 
+// Hands all on to the scheduler, and sees on its thread when the first batch may start and when the
+// last one is done: a look at the progress now and then would not know to better than its interval.
+class TimedScheduler final : public net::Node {
+ public:
+  explicit TimedScheduler(scheduler::Scheduler& scheduler) : scheduler_(scheduler) {}
+  void on_message(TimePoint now, net::Message message) override;
+  void on_timer(TimePoint now) override;
+  TimePoint next_timer() const override { return scheduler_.next_timer(); }
+  bool finished() const override { return scheduler_.finished(); }
+  // Checkpoints included.
+  Duration training() const { return last_batch_ - first_batch_; }
+
+ private:
+  void look(TimePoint now);
+  scheduler::Scheduler& scheduler_;
+  bool is_training_ = false;
+  TimePoint first_batch_{}, last_batch_{};
+};
+
 // The scheduler of a run, on a thread of its own.
 class SchedulerThread {
  public:
@@ -47,16 +66,15 @@ class SchedulerThread {
   SchedulerThread(Process& process, std::unique_ptr<net::ZmqTransport> transport,
                   scheduler::SchedulerOptions options);
   Snapshot snapshot();
-  void measure(TimePoint now, scheduler::Progress::Phase phase);
 
   const Clock& clock_;
   std::unique_ptr<net::ZmqTransport> transport_;
   net::NodeRunner runner_;
   scheduler::Scheduler scheduler_;
+  TimedScheduler timed_{scheduler_};
   std::atomic<bool> has_returned_{false};
   std::mutex mutex_;
   Snapshot snapshot_;  // under the mutex; written on the scheduler's thread
-  TimePoint first_batch_ = kNever, last_batch_{};
   std::thread thread_;
 };
 

@@ -239,6 +239,7 @@ void add_workload(CLI::App& command, Workload& w) {
                   "of histories: full (100), mean25 (exponential, mean 25), or a number")
       ->capture_default_str();
   command.add_option("--batch", w.batch, "samples of a batch")->capture_default_str();
+  command.add_option("--parts", w.parts, "of a batch; as train.parts has it by default");
   command
       .add_option("--candidates", w.candidates,
                   "samples that share a history: 1, or 2 (a target and a negative)")

@@ -95,9 +95,8 @@ std::string job_yaml(const Workload& w) {
          "}\n  test: {part: none}\nmodel:\n  kind: " + w.model +
          "\n  embedding: " + text(w.embedding != 0 ? w.embedding : width) +
          "\n  hidden: " + text(w.hidden != 0 ? w.hidden : hidden) +
-         "\n  layers: " + text(layers(w)) + "\n  slots: [" +
-         (has_category(w) ? "item, category" : "item") + "]\ntrain:\n  batch: " + text(w.batch) +
-         "\n";
+         "\n  layers: " + text(layers(w)) + "\n  slots: [" + slots(w) +
+         "]\ntrain:\n  batch: " + text(w.batch) + "\n";
 }
 
 }  // namespace
@@ -156,6 +155,7 @@ Result<Plan> plan_of(Storage& storage, const Workload& workload,
                      const std::vector<std::string>& sets) {
   std::vector<std::string> all = sets;
   if (workload.precision != "f32") all.push_back("train.precision=" + workload.precision);
+  if (workload.parts != 0) all.push_back("train.parts=" + std::to_string(workload.parts));
   ASSIGN_OR_RETURN(LoadedJob job, load_job(storage, kJob, all));
   return make_plan(storage, std::move(job));
 }

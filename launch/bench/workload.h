@@ -18,6 +18,7 @@ struct Workload {
   // full: all 100 long; mean25: exponential, mean 25, 1 to 100; a number: all so long.
   std::string lengths = "full";
   std::uint32_t batch = 128;      // samples
+  std::uint32_t parts = 0;        // of a batch; 0: as train.parts has it
   std::uint32_t candidates = 1;   // samples that share a history: 1, or 2 (a target, a negative)
   std::string precision = "f32";  // as train.precision
   // 0: as the model is usually measured (embedding 18 and hidden 36; the LSTM 64, 64, 2 layers,

@@ -179,6 +179,16 @@ TEST_F(Workloads, BatchesHoldTheHistoriesThatWereAskedFor) {
   }
 }
 
+TEST_F(Workloads, EveryContextIsASlotWithATableOfItsOwn) {
+  workload_.contexts = 3;
+  const Plan plan = this->plan();
+  EXPECT_EQ(plan.graph->tables(), 5);
+  data::Batch batch;
+  data::Stream::open(plan.log, plan.train).value()->build(0, PartitionMap::even(1), batch);
+  ASSERT_EQ(batch.keys.size(), 5u);
+  for (const std::vector<std::uint64_t>& keys : batch.keys) EXPECT_GT(keys.size(), 1u);
+}
+
 TEST_F(Workloads, FlopOfASampleIsThatOfTheBatchesAsTheyComeUpToNegativesNotFound) {
   const Plan plan = this->plan();
   const auto stream = data::Stream::open(plan.log, plan.train).value();
