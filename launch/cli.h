@@ -58,6 +58,7 @@ void add_export(CLI::App& app, Context& context);
 void add_recommend(CLI::App& app, Context& context);
 void add_quickstart(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
+void add_bench(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
 
 // A subcommand with the flags that all have. `example` leads its help.
