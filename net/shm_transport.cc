@@ -51,6 +51,13 @@ struct Link {
   bool is_gone = false;
 };
 
+// Wakes the other process if it sleeps.
+void ring(Link& link) {
+  if (!link.bell.is_open() || !link.sender->takes_waking()) return;
+  const std::uint64_t one = 1;
+  (void)!::write(link.bell.get(), &one, sizeof one);
+}
+
 }  // namespace
 
 std::string remote_part(const std::string& endpoint) {
@@ -165,6 +172,7 @@ void ShmTransport::Impl::hear(Link& link) {
     greet(link, text, fds);
   } else if (text == kWelcome && fds.size() == 1) {
     link.bell = std::move(fds[0]);
+    ring(link);  // for what was sent before the bell was here
   }
   if (!link.is_gone || (link.receiver && !link.receiver->is_empty())) return;
   std::erase_if(links, [&](const auto& other) { return other.get() == &link; });
@@ -313,10 +321,7 @@ void ShmTransport::send(const std::string& peer, wire::Header header, std::vecto
   }
   ++impl_->counts.sent;
   for (const Buffer& frame : frames) impl_->counts.sent_bytes += frame.size();
-  if (link->bell.is_open() && link->sender->takes_waking()) {
-    const std::uint64_t one = 1;
-    (void)!::write(link->bell.get(), &one, sizeof one);
-  }
+  ring(*link);
 }
 
 Buffer ShmTransport::allocate(const std::string& peer, std::size_t size) {

@@ -14,6 +14,7 @@ namespace meander::ps {
 namespace {
 
 constexpr int kTablesMax = 4096;
+constexpr std::size_t kSpareSlotsMax = 16;
 constexpr std::size_t kPieceRows = 512;
 
 // What a LaneSetup makes: everything that a roll-back replaces.
@@ -147,6 +148,7 @@ struct Lane::Impl {
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
   std::vector<float> floats;  // on their way between a table and a narrower wire
   std::vector<std::uint32_t> piece_slots;
+  std::vector<Slots> spare_slots;  // of pulls that are over: their memory is used again
   bool is_stopping = false;
   Status status;  // why it ended
 
@@ -396,6 +398,10 @@ struct Lane::Impl {
   void answer_pull(const StreamState& stream, std::uint32_t s, std::uint64_t seq, KeptPull& kept) {
     kept.is_waiting = false;
     std::vector<Buffer> rows = kept.rows;
+    if (rows.empty() && kept.slots.empty() && !spare_slots.empty()) {
+      kept.slots = std::move(spare_slots.back());
+      spare_slots.pop_back();
+    }
     if (rows.empty()) rows = read_rows(kept.asker.peer, kept.keys, kept.format, &kept.slots);
     if (shard->streams.is_bsp()) kept.rows = rows;
     send_pulled(kept.asker, s, stream.epoch, seq, std::move(rows));
@@ -403,7 +409,7 @@ struct Lane::Impl {
 
   // Rows for `peer`, in memory that its wire can send from.
   std::vector<Buffer> read_rows(const std::string& peer, const std::vector<Buffer>& keys,
-                                WireFormat format, std::vector<std::vector<std::uint32_t>>* slots) {
+                                WireFormat format, Slots* slots) {
     if (slots != nullptr) slots->resize(keys.size());
     std::vector<Buffer> rows;
     rows.reserve(keys.size());
@@ -523,6 +529,7 @@ struct Lane::Impl {
       shard->tables[t]->push(keys.as<std::uint64_t>(),
                              floats_of(push.gradients[t], push.format.of(t)), slots);
     }
+    if (pull && spare_slots.size() < kSpareSlotsMax) spare_slots.push_back(std::move(pull->slots));
     stream.next = seq + 1;
     stream.has_ended = push.is_last;
     stream.applied_pull.reset();

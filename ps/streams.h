@@ -22,14 +22,17 @@ struct Asker {
   std::uint64_t request = 0;
 };
 
+// Where the keys of a request are, by table: hints (Table::pull).
+using Slots = std::vector<std::vector<std::uint32_t>>;
+
 // A pull whose push has not been applied yet.
 struct KeptPull {
   Asker asker;
-  WireFormat format;                              // of the answer
-  bool is_waiting = true;                         // for the clock; else it has been answered
-  std::vector<Buffer> keys;                       // by table
-  std::vector<std::vector<std::uint32_t>> slots;  // hints for the push, once answered
-  std::vector<Buffer> rows;                       // under BSP: the answer
+  WireFormat format;         // of the answer
+  bool is_waiting = true;    // for the clock; else it has been answered
+  std::vector<Buffer> keys;  // by table
+  Slots slots;               // hints for the push, once answered
+  std::vector<Buffer> rows;  // under BSP: the answer
 };
 
 // A push that is not applied yet.

@@ -21,6 +21,7 @@ constexpr AddBenchmark kBenchmarks[] = {
     add_checkpoint,
     add_serve,
     add_data,
+    add_wire,
 };
 
 double ratio(const Row& row) {

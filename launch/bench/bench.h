@@ -41,5 +41,6 @@ void add_train(CLI::App& family, Context& context);
 void add_checkpoint(CLI::App& family, Context& context);
 void add_serve(CLI::App& family, Context& context);
 void add_data(CLI::App& family, Context& context);
+void add_wire(CLI::App& family, Context& context);
 
 }  // namespace meander::launch::bench

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <thread>
 
@@ -161,6 +162,31 @@ TEST_F(ShmTransportTest, ASleeperIsWokenByAMessage) {
     ASSERT_LT(std::chrono::steady_clock::now() - begin, kPatience);
   }
   other.join();
+}
+
+TEST_F(ShmTransportTest, AMessageSentBeforeTheBellWasHereStillWakes) {
+  auto lane = open("lane/0", "tcp://127.0.0.1:*");
+  for (std::uint64_t round = 1; round <= 30; ++round) {
+    auto worker = open("worker/0", "");
+    ASSERT_TRUE(worker->connect("lane/0", lane->endpoint()).ok());
+    // The lane has greeted, and the worker has not heard it.
+    ASSERT_TRUE(until(*lane, [&] { return lane->links() == 1; }));
+    std::atomic<bool> is_there{false};
+    std::thread other([&] {
+      while (!is_there) lane->poll(kPatience, [&](Message) { is_there = true; });
+    });
+    const auto begin = std::chrono::steady_clock::now();
+    std::this_thread::yield();
+    worker->send("lane/0", numbered(round));
+    while (!is_there && std::chrono::steady_clock::now() - begin < kPatience) {
+      worker->poll(std::chrono::milliseconds(1), [](Message) {});
+    }
+    EXPECT_TRUE(is_there) << "round " << round;
+    lane->wake();
+    other.join();
+    worker.reset();
+    ASSERT_TRUE(until(*lane, [&] { return lane->links() == 0; }));
+  }
 }
 
 }  // namespace

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How many rows a second does a worker process get from, and give to, a lane process of this host?
-// The real protocol and table: rows of 36 floats, row-wise Adagrad, random keys, two requests under
-// way as in a worker; beside it what the machine allows in the same run: the same bytes through a
-// bare TCP connection on loopback, and the table alone. One line for each question: minimum /
-// median / maximum of million rows a second, and the median's share of the limits'.
-//   bench_wire [tcp | shm] [request = 12800] [rows = 1000000] [repetitions = 7] [f32 | bf16 | fp16]
+// The real protocol and table: row-wise Adagrad, random keys, two requests under way as in a
+// worker. Beside TCP stands a bare connection that carries the same bytes, beside shared memory
+// their copy.
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -13,24 +11,23 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
-#include <functional>
-#include <string>
+#include <cstring>
+#include <memory>
 #include <thread>
-#include <vector>
 
 #include "common/rng.h"
-#include "common/storage.h"
-#include "common/thread_executor.h"
-#include "net/node_runner.h"
+#include "launch/bench/bench.h"
+#include "launch/bench/measure.h"
+#include "launch/roles.h"
 #include "net/shm_transport.h"
 #include "ps/client.h"
-#include "ps/lane.h"
 #include "ps/table.h"
 
-namespace meander {
+namespace meander::launch::bench {
 namespace {
 
 constexpr std::uint32_t kWidth = 36;
@@ -40,9 +37,16 @@ constexpr std::size_t kDepth = 2;  // requests under way
 constexpr std::uint64_t kCluster = 1, kIncarnation = 7;
 
 struct Options {
-  std::string transport = "tcp";
-  std::size_t request = 12'800, rows = 1'000'000, repetitions = 7;
+  std::vector<std::string> transports = {"tcp", "shm"};
+  std::string transport;  // of the case being measured
+  std::string precision = "f32";
+  std::size_t request = 12'800, rows = 1'000'000;
+  std::size_t million = 2;  // rows of one measurement
   ps::WireFormat format;
+
+  std::size_t requests() const { return std::max<std::size_t>(2, million * 1'000'000 / request); }
+  std::size_t key_bytes() const { return request * sizeof(std::uint64_t); }
+  std::size_t row_bytes() const { return request * kWidth * ps::bytes_of(format.of(0)); }
 };
 
 double seconds_now() { return seconds(SystemClock().now() - TimePoint{}); }
@@ -86,12 +90,15 @@ void end_child(pid_t child) {
   waitpid(child, nullptr, 0);
 }
 
-void serve_lane(const Options& options, const std::string& scheduler) {
+// Waits for the word where the scheduler is.
+void serve_lane(const std::string& wire, int from_parent) {
+  std::string scheduler;
+  for (char c = 0; read(from_parent, &c, 1) == 1 && c != '\n';) scheduler += c;
   net::ZmqContext context;
   SystemClock clock;
   const auto storage = make_memory_storage();
   ThreadPool pool(1);
-  auto transport = open(context, options.transport, "lane/0", "tcp://127.0.0.1:*");
+  auto transport = open(context, wire, "lane/0", "tcp://127.0.0.1:*");
   CHECK(transport->connect("scheduler", scheduler).ok());
   net::NodeRunner runner(*transport, clock, pool);
   ps::LaneOptions lane_options;
@@ -190,7 +197,8 @@ class Bench {
         const auto values = gradients_.as<float>();
         Buffer gradients = gradients_;
         if (options_.format.of(0) != wire::F32) {
-          gradients = worker_->allocate("lane/0", values.size() * ps::bytes_of(options_.format.of(0)));
+          gradients =
+              worker_->allocate("lane/0", values.size() * ps::bytes_of(options_.format.of(0)));
           ps::encode(values.data(), values.size(), options_.format.of(0), gradients.data());
         }
         worker_->send("lane/0", std::move(header), {keys_[seq_ % kSets], std::move(gradients)});
@@ -307,104 +315,132 @@ class Loopback {
   int socket_ = -1;
 };
 
-struct Series {
-  const char* name;
-  std::vector<double> rates;  // million rows a second
-  double median() {
-    std::sort(rates.begin(), rates.end());
-    return rates[rates.size() / 2];
+// The bytes of a request copied as often as they must be: once out of the table's reach, once back.
+double copy_bytes(std::size_t times, std::size_t bytes) {
+  static std::vector<std::byte> from, to;
+  from.resize(std::max(from.size(), bytes));
+  to.resize(std::max(to.size(), bytes));
+  const double begin = seconds_now();
+  for (std::size_t i = 0; i < times; ++i) {
+    std::memcpy(to.data(), from.data(), bytes);
+    asm volatile("" : : "r"(to.data()) : "memory");
   }
-};
-
-void print(Series& figure, Series& loopback, Series& table) {
-  const double median = figure.median();
-  std::printf("  %-10s %6.1f / %6.1f / %6.1f", figure.name, figure.rates.front(), median,
-              figure.rates.back());
-  std::printf("   loopback %6.1f (%3.0f %%)   table %6.1f (%3.0f %%)\n", loopback.median(),
-              100 * median / loopback.median(), table.median(), 100 * median / table.median());
+  return seconds_now() - begin;
 }
 
-void measure(const Options& options) {
-  Loopback loopback;
-  Bench bench(options);
-  const pid_t lane = in_child([&, where = bench.scheduler()] { serve_lane(options, where); });
-  bench.set_up();
-  ps::Table table(0, table_spec());
-  std::vector<float> rows(options.request * kWidth);
-  std::vector<std::uint32_t> slots;
-
-  const std::size_t requests = std::max<std::size_t>(8, 3'000'000 / options.request);
-  const double million = static_cast<double>(requests * options.request) / 1e6;
-  const std::size_t key_bytes = options.request * 8;
-  const std::size_t row_bytes = options.request * kWidth * ps::bytes_of(options.format.of(0));
-  const auto table_alone = [&](bool pulls, bool pushes) {
-    const double begin = seconds_now();
-    for (std::size_t i = 0; i < requests; ++i) {
-      const auto keys = bench.keys()[i % kSets].as<std::uint64_t>();
-      if (pulls) table.pull(keys, rows.data(), &slots);
-      const std::span<const std::uint32_t> hints = slots;
-      if (pushes) {
-        table.push(keys, bench.gradients().as<float>().data(),
-                   pulls ? hints : std::span<const std::uint32_t>());
-      }
-    }
-    return seconds_now() - begin;
-  };
-  struct Question {
-    Series figure, loopback, table;
-    std::function<double()> ask, ask_loopback, ask_table;
-  };
-  Question questions[] = {
-      {{"pull+push", {}},
-       {},
-       {},
-       [&] { return bench.run(requests, true); },
-       [&] { return loopback.run(requests, key_bytes + row_bytes, row_bytes); },
-       [&] { return table_alone(true, true); }},
-      {{"pull", {}},
-       {},
-       {},
-       [&] { return bench.run(requests, false); },
-       [&] { return loopback.run(requests, key_bytes, row_bytes); },
-       [&] { return table_alone(true, false); }},
-      {{"push", {}},
-       {},
-       {},
-       [&] { return bench.push_alone(requests); },
-       [&] { return loopback.run(requests, key_bytes + row_bytes, 64); },
-       [&] { return table_alone(false, true); }},
-  };
-  bench.run(kSets, true);  // the rows are stored and the memory is there
-  table_alone(true, true);
-  for (std::size_t i = 0; i < options.repetitions; ++i) {
-    for (Question& q : questions) {
-      q.figure.rates.push_back(million / q.ask());
-      q.loopback.rates.push_back(million / q.ask_loopback());
-      q.table.rates.push_back(million / q.ask_table());
-    }
+// The table of a lane without a wire.
+class TableAlone {
+ public:
+  explicit TableAlone(const Bench& bench) : bench_(bench), table_(0, table_spec()) {
+    rows_.resize(bench.keys().front().size() / sizeof(std::uint64_t) * kWidth);
+    for (std::size_t i = 0; i < kSets; ++i) one(i, true, true);
   }
-  std::printf("%s, %s, %zu keys a request, rows of %u floats; M rows/s:\n",
-              options.transport.c_str(), Precision_Name(options.format.precision).c_str(),
-              options.request, kWidth);
-  for (Question& q : questions) print(q.figure, q.loopback, q.table);
+  double run(std::size_t requests, bool pulls, bool pushes) {
+    const double begin = seconds_now();
+    for (std::size_t i = 0; i < requests; ++i) one(i, pulls, pushes);
+    return seconds_now() - begin;
+  }
+
+ private:
+  void one(std::size_t i, bool pulls, bool pushes) {
+    const auto keys = bench_.keys()[i % kSets].as<std::uint64_t>();
+    if (pulls) table_.pull(keys, rows_.data(), &slots_);
+    std::span<const std::uint32_t> hints;
+    if (pulls) hints = slots_;
+    if (pushes) table_.push(keys, bench_.gradients().as<float>().data(), hints);
+  }
+
+  const Bench& bench_;
+  ps::Table table_;
+  std::vector<float> rows_;
+  std::vector<std::uint32_t> slots_;
+};
+
+// Figure, limit and the table alone of pull+push, pull and push over one transport.
+std::vector<Row> measure(const Options& options, int repetitions) {
+  Loopback loopback;
+  int word[2];
+  CHECK_EQ(pipe(word), 0);
+  const pid_t lane = in_child([&] { serve_lane(options.transport, word[0]); });
+  Bench bench(options);
+  const std::string where = bench.scheduler() + "\n";
+  CHECK_EQ(write(word[1], where.data(), where.size()), static_cast<ssize_t>(where.size()));
+  bench.set_up();
+  bench.run(kSets, true);  // the rows are stored and the memory is there
+  TableAlone table(bench);
+
+  const std::size_t n = options.requests();
+  const bool is_tcp = options.transport == "tcp";
+  const double rows = static_cast<double>(n * options.request);
+  struct Question {
+    const char* name;
+    bool pulls, pushes;
+    std::size_t there, back;
+  };
+  const std::size_t keys = options.key_bytes(), values = options.row_bytes();
+  const Question questions[] = {{"pull and push", true, true, keys + values, values},
+                                {"pull", true, false, keys, values},
+                                {"push with keys", false, true, keys + values, 64}};
+  std::vector<Probe> probes;
+  for (const Question& q : questions) {
+    probes.push_back([&, q](std::vector<double>& figures) {
+      const double figure = q.pulls ? bench.run(n, q.pushes) : bench.push_alone(n);
+      const double limit =
+          is_tcp ? loopback.run(n, q.there, q.back) : copy_bytes(n, q.there + q.back);
+      for (const double taken : {figure, limit, table.run(n, q.pulls, q.pushes)}) {
+        figures.push_back(rows / 1e6 / taken);
+      }
+    });
+  }
+  const std::vector<double> medians = medians_in_turn(repetitions, probes);
   end_child(lane);
+  close(word[0]);
+  close(word[1]);
+
+  std::vector<Row> result;
+  const std::string what = options.transport + " " + options.precision + ", " +
+                           std::to_string(options.request) + " keys: ";
+  for (std::size_t i = 0; i < std::size(questions); ++i) {
+    const char* limit = is_tcp ? "the bytes over bare loopback" : "the bytes copied once";
+    const std::string name = what + questions[i].name;
+    result.push_back({name, medians[3 * i], medians[3 * i + 1], limit, "M rows/s", 2});
+    result.push_back({name, medians[3 * i], medians[3 * i + 2], "the table alone", "M rows/s", 2});
+  }
+  return result;
+}
+
+Result<std::vector<Row>> run(Options options, const Settings& settings) {
+  if (options.precision == "bf16") options.format = {wire::BF16, 1};
+  if (options.precision == "fp16") options.format = {wire::FP16, 1};
+  if (settings.quick) {
+    options.rows = options.request = 1000;
+    options.million = 0;
+  }
+  if (options.request == 0 || options.rows == 0) return invalid("--request, --rows: at least 1");
+  std::vector<Row> rows;
+  for (const std::string& transport : options.transports) {
+    options.transport = transport;
+    for (Row& row : measure(options, settings.repetitions)) rows.push_back(std::move(row));
+  }
+  return rows;
 }
 
 }  // namespace
-}  // namespace meander
 
-int main(int argc, char** argv) {
-  meander::Options options;
-  const auto number = [&](int i, std::size_t& value) {
-    if (argc > i) value = static_cast<std::size_t>(std::atoll(argv[i]));
-  };
-  if (argc > 1) options.transport = argv[1];
-  number(2, options.request);
-  number(3, options.rows);
-  number(4, options.repetitions);
-  const std::string precision = argc > 5 ? argv[5] : "f32";
-  if (precision == "bf16") options.format = {meander::wire::BF16, 1};
-  if (precision == "fp16") options.format = {meander::wire::FP16, 1};
-  meander::measure(options);
-  return 0;
+void add_wire(CLI::App& family, Context& context) {
+  auto options = std::make_shared<Options>();
+  CLI::App& command = add_benchmark(
+      family, context, "wire",
+      "How many rows a second does a worker process pull from and push to a lane process?",
+      "meander bench wire --transport tcp --precision bf16",
+      [options](const Settings& settings) { return run(*options, settings); });
+  command.add_option("--transport", options->transports, "tcp, shm; both by default")
+      ->check(CLI::IsMember({"tcp", "shm"}));
+  command.add_option("--precision", options->precision, "of rows and gradients on the wire")
+      ->check(CLI::IsMember({"f32", "bf16", "fp16"}))
+      ->capture_default_str();
+  command.add_option("--request", options->request, "keys of a request")->capture_default_str();
+  command.add_option("--rows", options->rows, "of the table")->capture_default_str();
 }
+
+}  // namespace meander::launch::bench
