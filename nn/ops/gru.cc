@@ -109,6 +109,37 @@ Step step_at(const Layout& layout, std::int32_t share, std::int32_t t) {
   return {layout.step_offset[t], layout.step_offset[t] * share, layout.step_rows[t] * share};
 }
 
+// History rows whose products with x are made together: enough to fill tiles, few enough to be in
+// cache still when their steps use them, and when their gradients are.
+constexpr std::int32_t kChunkRows = 96;
+
+// Goes with the steps of a forward pass: before each, x's share of some of the next steps.
+class Projection {
+ public:
+  Projection(const Cell& cell, const PackedCell& packed, ConstMatrix x, float* to)
+      : cell_(cell), packed_(packed), x_(x), to_(to) {}
+  // Has the rows of `step`, and of all before it, made.
+  void reach(const Layout& layout, std::int32_t step) {
+    const std::int32_t needed = layout.step_offset[step] + layout.step_rows[step];
+    if (needed <= done_) return;
+    std::int32_t end = needed;
+    for (std::int32_t t = step + 1; t < layout.steps() && end - done_ < kChunkRows; ++t) {
+      end += layout.step_rows[t];
+    }
+    kernels().gemm(x_.row(done_), x_.stride, packed_.x, packed_.bias,
+                   to_ + static_cast<std::size_t>(done_) * 3 * cell_.hidden, 3 * cell_.hidden,
+                   end - done_, cell_.in, 3 * cell_.hidden, false);
+    done_ = end;
+  }
+
+ private:
+  const Cell& cell_;
+  const PackedCell& packed_;
+  const ConstMatrix x_;
+  float* const to_;
+  std::int32_t done_ = 0;
+};
+
 // Gates and candidate of one step. Row i starts from row i / share of `projected`, x's share.
 void forward_gates(const Cell& cell, const PackedCell& packed, const Step& step, std::int32_t share,
                    const float* projected, const Run& run) {
@@ -136,11 +167,14 @@ void forward_state(const Cell& cell, const Step& step, std::int32_t begin, std::
 
 // All steps back. dstates (no data: none) are gradients of the states, dh (rows of the first step,
 // H) holds the gradient of each final state and is used up; drh is scratch of its size.
+// finish(first, end): history rows [first, end) are done, while they are in cache; last to first.
+template <class Finish>
 void backward_steps(const Cell& cell, const PackedCell& packed, const Layout& layout,
                     std::int32_t share, const Run& run, const float* attention, float* dattention,
-                    ConstMatrix dstates, float* dh, float* drh) {
+                    ConstMatrix dstates, float* dh, float* drh, Finish finish) {
   const Kernels& k = kernels();
   const std::int32_t h = cell.hidden;
+  std::int32_t end = layout.history_rows;
   for (std::int32_t t = layout.steps() - 1; t >= 0; --t) {
     const Step step = step_at(layout, share, t);
     const std::size_t row = step.first;
@@ -152,45 +186,57 @@ void backward_steps(const Cell& cell, const PackedCell& packed, const Layout& la
                          step.rows, h);
     if (t == 0) {  // r had nothing to reset
       for (std::int32_t i = 0; i < step.rows; ++i) std::fill_n(p + i * 3 * h, h, 0.0f);
-      return;
+      return finish(0, end);
     }
     k.gemm(p + 2 * h, 3 * h, packed.candidate_back, nullptr, drh, h, step.rows, h, h, false);
     k.gru_reset_backward(p, 3 * h, hp, h, drh, dh, step.rows, h);
     k.gemm(p, 3 * h, packed.gates_back, nullptr, dh, h, step.rows, 2 * h, h, true);
+    if (end - step.shared < kChunkRows) continue;
+    finish(step.shared, end);
+    end = step.shared;
   }
 }
 
-// Gradients of the recurrent halves of the kernels, from run.p as backward_steps() left it.
+// Gradients of the recurrent halves of the kernels of history rows [first, end), from run.p as
+// backward_steps() left it.
 void backward_recurrent_weights(const Cell& cell, const Layout& layout, std::int32_t share,
-                                const Run& run, float* dparams) {
+                                const Run& run, std::int32_t first, std::int32_t end,
+                                float* dparams) {
   const Kernels& k = kernels();
   const std::int32_t h = cell.hidden;
-  const std::size_t skip = static_cast<std::size_t>(layout.groups) * share;  // state 0: no share
-  const std::int32_t rows = layout.history_rows * share - static_cast<std::int32_t>(skip);
-  const float* dp = run.p + skip * 3 * h;
-  k.gemm_tn(run.hp + skip * h, h, dp, 3 * h, cell.gates_kernel.in(dparams) + cell.in * 2 * h, 2 * h,
+  first = std::max(first, layout.groups);  // before the first step the state is zero
+  if (first >= end) return;
+  const std::size_t row = static_cast<std::size_t>(first) * share;
+  const std::int32_t rows = (end - first) * share;
+  const float* dp = run.p + row * 3 * h;
+  k.gemm_tn(run.hp + row * h, h, dp, 3 * h, cell.gates_kernel.in(dparams) + cell.in * 2 * h, 2 * h,
             rows, h, 2 * h);
-  k.gemm_tn(run.rh + skip * h, h, dp + 2 * h, 3 * h,
+  k.gemm_tn(run.rh + row * h, h, dp + 2 * h, 3 * h,
             cell.candidate_kernel.in(dparams) + cell.in * h, h, rows, h, h);
 }
 
-// From dp (history rows, 3H), the gradient of x's share: input halves of the kernels, biases, x.
-// `dkernels` (in, 3H) is scratch: both kernels' gradients beside each other.
+// From dp (history rows [first, end), 3H), the gradient of x's share: biases, x, and into dkernels
+// (in, 3H) the input halves of both kernels beside each other.
 void backward_input(const Cell& cell, const PackedCell& packed, ConstMatrix x, const float* dp,
-                    float* dkernels, float* dparams, Matrix dx) {
+                    std::int32_t first, std::int32_t end, float* dkernels, float* dparams,
+                    Matrix dx) {
+  const Kernels& k = kernels();
+  const std::int32_t h = cell.hidden, rows = end - first;
+  k.gemm_tn(x.row(first), x.stride, dp, 3 * h, dkernels, 3 * h, rows, cell.in, 3 * h);
+  k.column_sum(dp, 3 * h, rows, 2 * h, cell.gates_bias.in(dparams));
+  k.column_sum(dp + 2 * h, 3 * h, rows, h, cell.candidate_bias.in(dparams));
+  if (dx.data == nullptr) return;
+  k.gemm(dp, 3 * h, packed.x_back, nullptr, dx.row(first), dx.stride, rows, 3 * h, cell.in, true);
+}
+
+void add_input_kernels(const Cell& cell, const float* dkernels, float* dparams) {
   const Kernels& k = kernels();
   const std::int32_t h = cell.hidden;
-  std::fill_n(dkernels, static_cast<std::size_t>(cell.in) * 3 * h, 0.0f);
-  k.gemm_tn(x.data, x.stride, dp, 3 * h, dkernels, 3 * h, x.rows, cell.in, 3 * h);
   for (std::int32_t r = 0; r < cell.in; ++r) {
     const float* row = dkernels + r * 3 * h;
     k.axpy(1.0f, row, cell.gates_kernel.in(dparams) + r * 2 * h, 2 * h);
     k.axpy(1.0f, row + 2 * h, cell.candidate_kernel.in(dparams) + r * h, h);
   }
-  k.column_sum(dp, 3 * h, x.rows, 2 * h, cell.gates_bias.in(dparams));
-  k.column_sum(dp + 2 * h, 3 * h, x.rows, h, cell.candidate_bias.in(dparams));
-  if (dx.data == nullptr) return;
-  k.gemm(dp, 3 * h, packed.x_back, nullptr, dx.data, dx.stride, x.rows, 3 * h, cell.in, true);
 }
 
 Cell make_cell(Graph& graph, const std::string& name, std::int32_t in, std::int32_t hidden) {
@@ -249,11 +295,11 @@ class Gru final : public Op {
     Carve saved(context.saved);
     const Run run = carve_run(layout.history_rows, h, saved);
     const Matrix x = context.value(x_), states = context.value(out_);
-    kernels().gemm(x.data, x.stride, packed.x, packed.bias, run.p, 3 * h, x.rows, cell_.in, 3 * h,
-                   false);
+    Projection projection(cell_, packed, x, run.p);
     std::fill_n(run.hp, static_cast<std::size_t>(layout.groups) * h, 0.0f);
     for (std::int32_t t = 0; t < layout.steps(); ++t) {
       const Step step = step_at(layout, 1, t), next = step_at(layout, 1, t + 1);
+      projection.reach(layout, t);
       forward_gates(cell_, packed, step, 1, run.p, run);
       forward_state(cell_, step, 0, step.rows, run, nullptr, states.row(step.first), states.stride);
       for (std::int32_t i = 0; i < next.rows; ++i) {
@@ -273,10 +319,15 @@ class Gru final : public Op {
     float* drh = scratch.take(layout.groups, h);
     float* dkernels = scratch.take(cell_.in, 3 * h);
     std::fill_n(dh, static_cast<std::size_t>(layout.groups) * h, 0.0f);
-    backward_steps(cell_, packed, layout, 1, run, nullptr, nullptr, context.grad(out_), dh, drh);
-    backward_recurrent_weights(cell_, layout, 1, run, context.dparams);
-    backward_input(cell_, packed, context.value(x_), run.p, dkernels, context.dparams,
-                   context.grad(x_));
+    std::fill_n(dkernels, static_cast<std::size_t>(cell_.in) * 3 * h, 0.0f);
+    backward_steps(cell_, packed, layout, 1, run, nullptr, nullptr, context.grad(out_), dh, drh,
+                   [&](std::int32_t first, std::int32_t end) {
+                     backward_recurrent_weights(cell_, layout, 1, run, first, end, context.dparams);
+                     backward_input(cell_, packed, context.value(x_),
+                                    run.p + static_cast<std::size_t>(first) * 3 * h, first, end,
+                                    dkernels, context.dparams, context.grad(x_));
+                   });
+    add_input_kernels(cell_, dkernels, context.dparams);
   }
 
   void emit_onnx(GraphWriter& writer) const override {
@@ -346,14 +397,15 @@ class Augru final : public Op {
     const PackedCell packed = packed_cell(cell_, context.packed);
     Carve saved(context.saved), scratch(context.scratch);
     const Run run = carve_run(layout.rows(Rows::kHistorySample), h, saved);
-    float* projected = scratch.take(layout.history_rows, 3 * h);
+    // Where no row is shared, a row's gates grow where its projection lies.
+    float* projected = share == 1 ? run.p : scratch.take(layout.history_rows, 3 * h);
     const Matrix x = context.value(x_), out = context.value(out_);
     const float* attention = context.value(attention_).data;
-    kernels().gemm(x.data, x.stride, packed.x, packed.bias, projected, 3 * h, x.rows, cell_.in,
-                   3 * h, false);
+    Projection projection(cell_, packed, x, projected);
     std::fill_n(run.hp, static_cast<std::size_t>(layout.samples()) * h, 0.0f);
     for (std::int32_t t = 0; t < layout.steps(); ++t) {
       const Step step = step_at(layout, share, t), next = step_at(layout, share, t + 1);
+      projection.reach(layout, t);
       forward_gates(cell_, packed, step, share, projected, run);
       // Histories that go on leave their state to the next step; the others are done.
       forward_state(cell_, step, 0, next.rows, run, attention,
@@ -377,16 +429,21 @@ class Augru final : public Op {
     for (std::int32_t s = 0; s < layout.samples(); ++s) {
       std::copy_n(dout.row(s), h, dh + static_cast<std::size_t>(s) * h);
     }
+    std::fill_n(dkernels, static_cast<std::size_t>(cell_.in) * 3 * h, 0.0f);
     backward_steps(cell_, packed, layout, share, run, context.value(attention_).data,
-                   context.grad(attention_).data, {}, dh, drh);
-    backward_recurrent_weights(cell_, layout, share, run, context.dparams);
-    const float* dx_share = run.p;
-    if (share > 1) {
-      kernels().sum_shared(run.p, 3 * h, dprojected, 3 * h, layout.history_rows, share, 3 * h);
-      dx_share = dprojected;
-    }
-    backward_input(cell_, packed, context.value(x_), dx_share, dkernels, context.dparams,
-                   context.grad(x_));
+                   context.grad(attention_).data, {}, dh, drh,
+                   [&](std::int32_t first, std::int32_t end) {
+                     backward_recurrent_weights(cell_, layout, share, run, first, end,
+                                                context.dparams);
+                     const float* dp = run.p + static_cast<std::size_t>(first) * share * 3 * h;
+                     if (share > 1) {
+                       kernels().sum_shared(dp, 3 * h, dprojected, 3 * h, end - first, share, 3 * h);
+                       dp = dprojected;
+                     }
+                     backward_input(cell_, packed, context.value(x_), dp, first, end, dkernels,
+                                    context.dparams, context.grad(x_));
+                   });
+    add_input_kernels(cell_, dkernels, context.dparams);
   }
 
   void emit_onnx(GraphWriter& writer) const override {
