@@ -388,6 +388,11 @@ Result<std::uint64_t> samples_until(const Plan& plan, const manifest::Manifest* 
   return samples;
 }
 
+nn::Precision precision_of(const Plan& plan) {
+  return plan.job.spec.train().precision() == job::Train::mixed ? nn::Precision::kMixed
+                                                                : nn::Precision::kF32;
+}
+
 bool averages_dense(const Plan& plan) {
   return plan.job.spec.train().dense() == job::Train::allreduce;
 }

@@ -49,6 +49,8 @@ Result<std::uint64_t> samples_until(const Plan& plan, const manifest::Manifest* 
 
 // Dense parameters are averaged over the workers each step, instead of pushed by each.
 bool averages_dense(const Plan& plan);
+// What a training step's products are computed in.
+nn::Precision precision_of(const Plan& plan);
 // kInvalid when the plan averages: only `mpirun meander train` does.
 Status check_no_averaging(const Plan& plan);
 

@@ -113,9 +113,7 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
   options.incarnation = draw_id();
   options.host = process.host;
   options.pid = own_pid();
-  if (plan.job.spec.train().precision() == job::Train::mixed) {
-    options.precision = nn::Precision::kMixed;
-  }
+  options.precision = precision_of(plan);
   options.clip_norm = plan.job.spec.train().clip_norm();
   options.wire_precision = wire_precision(plan.job.spec.train().wire());
   return RoleThread::start(

@@ -22,7 +22,7 @@ LIBRARIES = {
     "zstd": "zstd", "onnx/": "ONNX", "mpi.h": "MPI", "yaml-cpp/": "yaml-cpp", "CLI/": "CLI11",
     "Eigen/": "Eigen", "librdkafka/": "Kafka", "hnswlib/": "hnswlib", "curl/": "libcurl",
     "hwy/": "Highway", "xxhash": "xxHash", "arrow/": "Arrow", "parquet/": "Parquet",
-    "gtest/": "GoogleTest", "gmock/": "GoogleTest", "benchmark/": "GoogleBenchmark",
+    "gtest/": "GoogleTest", "hiredis/": "hiredis", "gmock/": "GoogleTest", "benchmark/": "GoogleBenchmark",
 }
 PASSED_ON = {"Protobuf": "proto", "Boost": "common"}  # library: whoever includes this folder may use it
 SYSTEM = re.compile(r"[a-z0-9_]+(\.h)?$|(sys|net|netinet|arpa|linux)/[a-z0-9_]+\.h$")

@@ -42,7 +42,7 @@ struct LocalTrainer::Impl {
         graph(*the_plan.graph),
         pool(threads),
         executor(pool, [](const std::function<void()>& done) { done(); }),
-        session(graph),
+        session(graph, precision_of(the_plan)),
         dense(graph.initial_dense(1)),
         ddense(dense.size()),
         dense_state(3 * dense.size()) {

@@ -143,7 +143,7 @@ TEST_P(Allocations, AWarmStepTakesNothingThatGrowsWithTheBatch) {
   spec.slots = {{"item", 0, kWidth, true}, {"category", 1, kWidth, true}};
   const nn::Graph graph = std::move(models::build_model(spec)).value();
   WorkerOptions options;
-  options.precision = GetParam();
+  options.wire_precision = GetParam();
   Line to_lane, to_worker;
   to_lane.from = "worker/0";
   to_worker.from = "lane/0";
