@@ -4,7 +4,6 @@
 // through lanes is measured against (bench/train_transports). Prints samples a second, as JSON.
 //   bench_train_local JOB [samples = 200000] [threads = one per core] [--set a.b=v]...
 #include <algorithm>
-#include <cmath>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +16,7 @@
 #include "common/initial_row.h"
 #include "common/thread_executor.h"
 #include "launch/plan.h"
-#include "ps/table.h"
+#include "ps/optimizer.h"
 #include "worker/trainer.h"
 
 namespace meander {
@@ -63,7 +62,10 @@ class Rows {
       gradients_of_step_.push_back(&gradients[i * spec_.width()]);
     }
     ++step_;
-    update()(rows_of_step_.data(), gradients_of_step_.data(), keys.size(), params());
+    const wire::Optimizer& optimizer = spec_.optimizer();
+    ps::update_kernel(optimizer.kind())(rows_of_step_.data(), gradients_of_step_.data(),
+                                        keys.size(),
+                                        ps::update_params(optimizer, spec_.width(), step_));
   }
 
  private:
@@ -71,39 +73,9 @@ class Rows {
     values_.resize(values_.size() + stride_);
     float* row = &values_[rows_ * stride_];
     initial_row(spec_.seed(), index_, rows_, spec_.init_range(), {row, spec_.width()});
-    if (spec_.optimizer().kind() != wire::Optimizer::ADAM) {
-      std::fill(row + spec_.width(), row + stride_, spec_.optimizer().initial_accumulator());
-    }
+    ps::fill_fresh_state(spec_.optimizer(), {row + spec_.width(), stride_ - spec_.width()});
     ++rows_;
   }
-  ps::UpdateRows update() const {
-    switch (spec_.optimizer().kind()) {
-      case wire::Optimizer::ADAGRAD:
-        return ps::kernels().adagrad;
-      case wire::Optimizer::ROWWISE_ADAGRAD:
-        return ps::kernels().rowwise_adagrad;
-      case wire::Optimizer::ADAM:
-        return ps::kernels().adam;
-      default:
-        return ps::kernels().sgd;
-    }
-  }
-  ps::UpdateParams params() const {
-    const wire::Optimizer& o = spec_.optimizer();
-    ps::UpdateParams p;
-    p.width = spec_.width();
-    p.rate = o.rate();
-    p.l2 = o.l2();
-    p.epsilon = o.epsilon();
-    if (o.kind() != wire::Optimizer::ADAM) return p;
-    const double t = static_cast<double>(step_);
-    p.first = 1 - o.beta1();
-    p.second = 1 - o.beta2();
-    p.rate = static_cast<float>(o.rate() / (1 - std::pow(o.beta1(), t)));
-    p.root = static_cast<float>(1 / std::sqrt(1 - std::pow(o.beta2(), t)));
-    return p;
-  }
-
   std::uint32_t index_;
   wire::TableSpec spec_;
   std::size_t stride_;

@@ -5,6 +5,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
+#include "checkpoint/generation.h"
 #include "launch/prepare.h"
 #include "launch/report.h"
 #include "launch/text.h"
@@ -43,10 +44,8 @@ void note_start(const Context& context, const Plan& plan, const Start& start) {
 
 // A row in memory: weights, optimizer state, and what lies beside them.
 std::uint64_t row_bytes(const wire::TableSpec& table) {
-  std::uint64_t floats = table.width();
-  if (table.optimizer().kind() == wire::Optimizer::ADAM) floats *= 3;
-  if (table.optimizer().kind() == wire::Optimizer::ADAGRAD) floats *= 2;
-  if (table.optimizer().kind() == wire::Optimizer::ROWWISE_ADAGRAD) floats += 1;
+  const std::uint64_t floats =
+      table.width() + checkpoint::state_width(table.optimizer().kind(), table.width());
   constexpr std::uint64_t kBesides = 48;  // key, step, count, index entry at its usual load
   return floats * sizeof(float) + kBesides;
 }

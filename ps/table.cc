@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 
 #include "common/initial_row.h"
 #include "common/partition.h"
+#include "ps/optimizer.h"
 
 namespace meander::ps {
 namespace {
@@ -17,38 +17,19 @@ constexpr std::size_t kGroup = 8;                  // rows worked together
 constexpr std::size_t kLead = 4;                   // groups between two stages
 constexpr std::uint64_t kVisitRowsMax = 4u << 20;  // rows sorted at once: 64 MiB
 
-// The decimal number that was meant: 0.999 for 0.999f, so that 1 - beta is right to the last bit.
-double meant(float value) {
-  char text[32];
-  const auto written = std::to_chars(text, text + sizeof(text), value);
-  double meant = value;
-  std::from_chars(text, written.ptr, meant);
-  return meant;
-}
-
-bool is_share(float value) { return value >= 0 && value < 1; }
 bool is_amount(float value) { return std::isfinite(value) && value >= 0; }
 
 }  // namespace
 
 Status check_table(const wire::TableSpec& spec) {
-  const wire::Optimizer& o = spec.optimizer();
   const std::string where = "table " + spec.name() + ": ";
   if (spec.width() == 0 || spec.width() > kWidthMax) {
     return invalid(where + "width " + std::to_string(spec.width()) + " is not in 1 ... " +
                    std::to_string(kWidthMax));
   }
-  if (!wire::Optimizer::Kind_IsValid(o.kind())) return invalid(where + "unknown optimizer");
   if (!is_amount(spec.init_range())) return invalid(where + "init_range must be finite and >= 0");
   if (spec.admit_count() > RowStore::kCountMax) return invalid(where + "admit_count is too large");
-  if (!is_amount(o.rate()) || !is_amount(o.epsilon()) || !is_amount(o.l2()) ||
-      !is_amount(o.initial_accumulator())) {
-    return invalid(where + "rate, epsilon, l2 and initial_accumulator must be finite and >= 0");
-  }
-  if (!is_share(o.beta1()) || !is_share(o.beta2())) {
-    return invalid(where + "beta1 and beta2 must be in [0, 1)");
-  }
-  return {};
+  return check_optimizer(spec.optimizer(), where);
 }
 
 Table::Table(std::uint32_t index, const wire::TableSpec& spec)
@@ -58,7 +39,7 @@ Table::Table(std::uint32_t index, const wire::TableSpec& spec)
       spec_(spec),
       rows_(width_ + state_width_),
       counters_(0),
-      update_(update_kernel()) {
+      update_(update_kernel(spec.optimizer().kind())) {
   const Status status = check_table(spec);
   CHECK(status.ok()) << status.message();
 }
@@ -160,7 +141,7 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
   CHECK(slots.empty() || slots.size() == keys.size());
   CHECK_LT(step_, RowStore::kStepMax);
   ++step_;
-  const UpdateParams params = update_params();
+  const UpdateParams params = update_params(spec_.optimizer(), width_, step_);
   Walk(rows_, keys, slots, rows_.row_bytes()).run([&](Stage& stage) {
     for (std::size_t i = 0; i < stage.n; ++i) {
       if (stage.slots[i] != kNoSlot) continue;
@@ -200,7 +181,7 @@ std::uint32_t Table::admit(std::uint64_t key, std::uint64_t hash) {
   rows_.set_touched(slot, step_, before);
   float* values = rows_.values(slot);
   initialise(key, values);
-  std::fill_n(values + width_, state_width_, initial_state());
+  fill_fresh_state(spec_.optimizer(), {values + width_, state_width_});
   return slot;
 }
 
@@ -213,50 +194,6 @@ void Table::initialise(std::uint64_t key, float* values) const {
   }
 }
 
-float Table::initial_state() const {
-  return spec_.optimizer().kind() == wire::Optimizer::ADAM
-             ? 0.0f
-             : spec_.optimizer().initial_accumulator();
-}
-
-UpdateRows Table::update_kernel() const {
-  switch (spec_.optimizer().kind()) {
-    case wire::Optimizer::ADAGRAD:
-      return kernels().adagrad;
-    case wire::Optimizer::ROWWISE_ADAGRAD:
-      return kernels().rowwise_adagrad;
-    case wire::Optimizer::ADAM:
-      return kernels().adam;
-    default:
-      return kernels().sgd;
-  }
-}
-
-// Of the push that makes the table's step what it is now.
-UpdateParams Table::update_params() const {
-  const wire::Optimizer& o = spec_.optimizer();
-  UpdateParams p;
-  p.width = width_;
-  p.rate = o.rate();
-  p.l2 = o.l2();
-  p.epsilon = o.epsilon();
-  if (o.kind() != wire::Optimizer::ADAM) return p;
-  const double beta1 = meant(o.beta1()), beta2 = meant(o.beta2());
-  const double t = static_cast<double>(step_);
-  const double first_share = 1 - std::pow(beta1, t);  // m_hat = m / first_share
-  const double second_root =
-      std::sqrt(1 - std::pow(beta2, t));  // sqrt(v_hat) = sqrt(v) / second_root
-  p.first = static_cast<float>(1 - beta1);
-  p.second = static_cast<float>(1 - beta2);
-  if (o.epsilon_hat()) {
-    p.rate = static_cast<float>(meant(o.rate()) * second_root / first_share);
-  } else {
-    p.rate = static_cast<float>(meant(o.rate()) / first_share);
-    p.root = static_cast<float>(1 / second_root);
-  }
-  return p;
-}
-
 void Table::assign(std::span<const std::uint64_t> keys, const float* weights) {
   for (std::size_t i = 0; i < keys.size(); ++i) {
     const std::uint64_t hash = RowStore::hash(keys[i]);
@@ -265,7 +202,7 @@ void Table::assign(std::span<const std::uint64_t> keys, const float* weights) {
     rows_.set_touched(slot, 0, 0);
     float* values = rows_.values(slot);
     std::copy_n(weights + i * width_, width_, values);
-    std::fill_n(values + width_, state_width_, initial_state());
+    fill_fresh_state(spec_.optimizer(), {values + width_, state_width_});
   }
 }
 

@@ -67,10 +67,7 @@ class Table {
   struct Stage;
   class Walk;
 
-  UpdateParams update_params() const;
-  UpdateRows update_kernel() const;
   void initialise(std::uint64_t key, float* values) const;
-  float initial_state() const;
   std::uint32_t admit(std::uint64_t key, std::uint64_t hash);
   void touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
              const UpdateParams& params);
