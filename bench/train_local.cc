@@ -73,7 +73,8 @@ class Rows {
     values_.resize(values_.size() + stride_);
     float* row = &values_[rows_ * stride_];
     initial_row(spec_.seed(), index_, rows_, spec_.init_range(), {row, spec_.width()});
-    ps::fill_fresh_state(spec_.optimizer(), {row + spec_.width(), stride_ - spec_.width()});
+    ps::fill_fresh_state(spec_.optimizer(), {row, spec_.width()},
+                         {row + spec_.width(), stride_ - spec_.width()});
     ++rows_;
   }
   std::uint32_t index_;

@@ -4,6 +4,7 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <optional>
 
@@ -60,14 +61,29 @@ Result<std::vector<Found>> find_generations(Storage& storage, const std::string&
 std::uint32_t state_width(wire::Optimizer::Kind kind, std::uint32_t width) {
   switch (kind) {
     case wire::Optimizer::ADAGRAD:
+    case wire::Optimizer::MOMENTUM:
+    case wire::Optimizer::RMSPROP:
       return width;
     case wire::Optimizer::ROWWISE_ADAGRAD:
       return 1;
     case wire::Optimizer::ADAM:
+    case wire::Optimizer::ADAMW:
+    case wire::Optimizer::FTRL:
       return 2 * width;
     default:
       return 0;
   }
+}
+
+std::string optimizer_name(wire::Optimizer::Kind kind) {
+  std::string name = wire::Optimizer::Kind_Name(kind);
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return std::tolower(c); });
+  return name;
+}
+
+bool is_state_of(wire::Optimizer::Kind kind, const std::string& name) {
+  const auto adam = [](const std::string& word) { return word == "adamw" ? "adam" : word; };
+  return adam(name) == adam(optimizer_name(kind));
 }
 
 std::string generation_name(std::uint64_t generation) {

@@ -26,6 +26,11 @@ struct Record {
 
 // Floats of optimizer state behind the weights of a row.
 std::uint32_t state_width(wire::Optimizer::Kind kind, std::uint32_t width);
+// The optimizer's word in a manifest, such as "rowwise_adagrad".
+std::string optimizer_name(wire::Optimizer::Kind kind);
+// Whether rows that the named optimizer left are ones that `kind` can go on from. Adam and AdamW
+// keep the same; others may be as wide and mean something else.
+bool is_state_of(wire::Optimizer::Kind kind, const std::string& name);
 
 // Hash of a record; a generation's digest adds these up, so it does not depend on their order.
 std::uint64_t record_digest(std::uint32_t table, const Record& record);

@@ -105,6 +105,17 @@ void check_model(Checker& check, const job::Model& model) {
   check.range("model.auxiliary_weight", model.auxiliary_weight(), 0.0f, 1e6f);
 }
 
+void check_schedule(Checker& check, const std::string& path, const job::Optimizer& optimizer) {
+  const job::Schedule& schedule = optimizer.schedule();
+  check.range(path + ".warmup", schedule.warmup(), std::uint64_t{0}, std::uint64_t{1} << 40);
+  check.range(path + ".factor", schedule.factor(), 0.0f, 1.0f);
+  check.require(schedule.kind() == job::Schedule::constant || schedule.steps() > 0, path + ".steps",
+                "say over how many steps the rate falls");
+  const bool is_plain = schedule.kind() == job::Schedule::constant && schedule.warmup() == 0;
+  check.require(is_plain || optimizer.kind() != job::Optimizer::ftrl, path,
+                "ftrl has a schedule of its own for each weight");
+}
+
 void check_optimizer(Checker& check, const std::string& path, const job::Optimizer& optimizer) {
   check.range(path + ".rate", optimizer.rate(), 0.0f, 1e6f);
   check.range(path + ".beta1", optimizer.beta1(), 0.0f, 0.999999f);
@@ -112,6 +123,24 @@ void check_optimizer(Checker& check, const std::string& path, const job::Optimiz
   check.require(optimizer.epsilon() > 0, path + ".epsilon", "must be above 0");
   check.range(path + ".initial_accumulator", optimizer.initial_accumulator(), 0.0f, 1e6f);
   check.range(path + ".l2", optimizer.l2(), 0.0f, 1e6f);
+  check.range(path + ".l1", optimizer.l1(), 0.0f, 1e6f);
+  const auto kind = optimizer.kind();
+  check.require(optimizer.l1() == 0 || kind == job::Optimizer::sgd ||
+                    kind == job::Optimizer::adagrad || kind == job::Optimizer::rowwise_adagrad ||
+                    kind == job::Optimizer::ftrl,
+                path + ".l1", "is of sgd, adagrad, rowwise_adagrad and ftrl");
+  check.require((optimizer.weight_decay() > 0) == (kind == job::Optimizer::adamw),
+                path + ".weight_decay",
+                kind == job::Optimizer::adamw ? "say by how much adamw decays: above 0"
+                                              : "is of adamw; others have l2");
+  check.require(optimizer.rate() * optimizer.weight_decay() <= 1, path + ".weight_decay",
+                "must be at most 1 / rate");
+  if (kind == job::Optimizer::ftrl) {
+    check.require(optimizer.rate() > 0, path + ".rate", "must be above 0 for ftrl");
+    check.require(optimizer.beta() > 0 && optimizer.beta() <= 1e6f, path + ".beta",
+                  "must be above 0 and at most 1000000");
+  }
+  check_schedule(check, path + ".schedule", optimizer);
 }
 
 void check_train(Checker& check, const job::Job& job) {
@@ -126,6 +155,7 @@ void check_train(Checker& check, const job::Job& job) {
   check.range("train.parts", train.parts(), 1u, 1024u);
   check.range("train.staleness", train.staleness(), 0u, 1'000'000u);
   check.range("train.clip_norm", train.clip_norm(), 0.0f, 1e9f);
+  check.range("train.clip_row", train.clip_row(), 0.0f, 1e9f);
   check_optimizer(check, "train.optimizer", train.optimizer());
   check_optimizer(check, "train.dense_optimizer", train.dense_optimizer());
   check.require(train.dense() != job::Train::allreduce || train.mode() == job::Train::bsp,

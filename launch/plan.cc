@@ -148,28 +148,35 @@ data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSp
   return spec;
 }
 
+static_assert(int{wire::Optimizer::ADAM} == job::Optimizer::adam);
+static_assert(int{wire::Optimizer::MOMENTUM} == job::Optimizer::momentum);
+static_assert(int{wire::Optimizer::RMSPROP} == job::Optimizer::rmsprop);
+static_assert(int{wire::Optimizer::ADAMW} == job::Optimizer::adamw);
+static_assert(int{wire::Optimizer::FTRL} == job::Optimizer::ftrl);
+static_assert(int{wire::Optimizer::SGD} == job::Optimizer::sgd);
+static_assert(int{wire::Optimizer::ADAGRAD} == job::Optimizer::adagrad);
+static_assert(int{wire::Optimizer::ROWWISE_ADAGRAD} == job::Optimizer::rowwise_adagrad);
+static_assert(int{wire::Schedule::STEP} == job::Schedule::step);
+static_assert(int{wire::Schedule::EXPONENTIAL} == job::Schedule::exponential);
+static_assert(int{wire::Schedule::COSINE} == job::Schedule::cosine);
+
 wire::Optimizer wire_optimizer(const job::Optimizer& optimizer) {
   wire::Optimizer wire;
-  switch (optimizer.kind()) {
-    case job::Optimizer::sgd:
-      wire.set_kind(wire::Optimizer::SGD);
-      break;
-    case job::Optimizer::adagrad:
-      wire.set_kind(wire::Optimizer::ADAGRAD);
-      break;
-    case job::Optimizer::rowwise_adagrad:
-      wire.set_kind(wire::Optimizer::ROWWISE_ADAGRAD);
-      break;
-    case job::Optimizer::adam:
-      wire.set_kind(wire::Optimizer::ADAM);
-      break;
-  }
+  wire.set_kind(static_cast<wire::Optimizer::Kind>(optimizer.kind()));
   wire.set_rate(optimizer.rate());
   wire.set_beta1(optimizer.beta1());
   wire.set_beta2(optimizer.beta2());
   wire.set_epsilon(optimizer.epsilon());
   wire.set_initial_accumulator(optimizer.initial_accumulator());
   wire.set_l2(optimizer.l2());
+  wire.set_l1(optimizer.l1());
+  wire.set_beta(optimizer.beta());
+  wire.set_weight_decay(optimizer.weight_decay());
+  wire::Schedule& schedule = *wire.mutable_schedule();
+  schedule.set_kind(static_cast<wire::Schedule::Kind>(optimizer.schedule().kind()));
+  schedule.set_warmup(optimizer.schedule().warmup());
+  schedule.set_steps(optimizer.schedule().steps());
+  schedule.set_factor(optimizer.schedule().factor());
   return wire;
 }
 
@@ -205,6 +212,7 @@ wire::TableSpec slot_table(const Plan& plan, const data::SlotSpec& slot) {
   }
   table.set_seed(hash64(job.train().seed(), slot.table));
   table.set_admit_count(job.train().admit_count());
+  table.set_clip_row(job.train().clip_row());
   return table;
 }
 

@@ -20,7 +20,10 @@ UpdateRows update_kernel(wire::Optimizer::Kind kind);
 // Of the push that makes the table's step `step`, from 1 on.
 UpdateParams update_params(const wire::Optimizer& optimizer, std::uint32_t width,
                            std::uint64_t step);
-// `state`: checkpoint::state_width floats.
-void fill_fresh_state(const wire::Optimizer& optimizer, std::span<float> state);
+// `state`: checkpoint::state_width floats, of a row that starts with `weights`.
+void fill_fresh_state(const wire::Optimizer& optimizer, std::span<const float> weights,
+                      std::span<float> state);
+// What the rate is multiplied by in the push that makes the table's step `step`, from 1 on.
+double schedule_share(const wire::Schedule& schedule, std::uint64_t step);
 
 }  // namespace meander::ps

@@ -29,6 +29,11 @@ Status check_same_tables(const std::string& dir, const manifest::Manifest& manif
                      tables[t]->name() + " of " + std::to_string(tables[t]->width()) + " + " +
                      std::to_string(tables[t]->state_width()));
     }
+    if (!checkpoint::is_state_of(tables[t]->optimizer(), stored.optimizer())) {
+      return invalid(dir + ": table " + stored.name() + " has the state of " + stored.optimizer() +
+                     ", which is not that of this run's " +
+                     checkpoint::optimizer_name(tables[t]->optimizer()));
+    }
   }
   return {};
 }

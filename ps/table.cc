@@ -29,6 +29,7 @@ Status check_table(const wire::TableSpec& spec) {
   }
   if (!is_amount(spec.init_range())) return invalid(where + "init_range must be finite and >= 0");
   if (spec.admit_count() > RowStore::kCountMax) return invalid(where + "admit_count is too large");
+  if (!is_amount(spec.clip_row())) return invalid(where + "clip_row must be finite and >= 0");
   return check_optimizer(spec.optimizer(), where);
 }
 
@@ -42,6 +43,7 @@ Table::Table(std::uint32_t index, const wire::TableSpec& spec)
       update_(update_kernel(spec.optimizer().kind())) {
   const Status status = check_table(spec);
   CHECK(status.ok()) << status.message();
+  if (spec.clip_row() > 0) clipped_.resize(kGroup * width_);
 }
 
 // A few rows on their way through the stages.
@@ -141,7 +143,8 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
   CHECK(slots.empty() || slots.size() == keys.size());
   CHECK_LT(step_, RowStore::kStepMax);
   ++step_;
-  const UpdateParams params = update_params(spec_.optimizer(), width_, step_);
+  UpdateParams params = update_params(spec_.optimizer(), width_, step_);
+  params.clip_row = spec_.clip_row();
   Walk(rows_, keys, slots, rows_.row_bytes()).run([&](Stage& stage) {
     for (std::size_t i = 0; i < stage.n; ++i) {
       if (stage.slots[i] != kNoSlot) continue;
@@ -166,6 +169,7 @@ void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const
     rows[n] = rows_.values(stage.slots[i]);
     row_gradients[n++] = gradients + (stage.begin + i) * width_;
   }
+  if (params.clip_row > 0) kernels().clip(row_gradients.data(), clipped_.data(), n, params);
   update_(rows.data(), row_gradients.data(), n, params);
 }
 
@@ -181,7 +185,7 @@ std::uint32_t Table::admit(std::uint64_t key, std::uint64_t hash) {
   rows_.set_touched(slot, step_, before);
   float* values = rows_.values(slot);
   initialise(key, values);
-  fill_fresh_state(spec_.optimizer(), {values + width_, state_width_});
+  fill_fresh_state(spec_.optimizer(), {values, width_}, {values + width_, state_width_});
   return slot;
 }
 
@@ -202,7 +206,7 @@ void Table::assign(std::span<const std::uint64_t> keys, const float* weights) {
     rows_.set_touched(slot, 0, 0);
     float* values = rows_.values(slot);
     std::copy_n(weights + i * width_, width_, values);
-    fill_fresh_state(spec_.optimizer(), {values + width_, state_width_});
+    fill_fresh_state(spec_.optimizer(), {values, width_}, {values + width_, state_width_});
   }
 }
 

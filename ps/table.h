@@ -56,6 +56,7 @@ class Table {
   const std::string& name() const { return spec_.name(); }
   std::uint32_t width() const { return width_; }
   std::uint32_t state_width() const { return state_width_; }
+  wire::Optimizer::Kind optimizer() const { return spec_.optimizer().kind(); }
   std::uint64_t rows() const { return rows_.size(); }
   // Keys that are counted and have no row yet.
   std::uint64_t counted() const { return counters_.size(); }
@@ -77,6 +78,7 @@ class Table {
   RowStore rows_;
   RowStore counters_;  // keys on their way to admission: rows without values
   UpdateRows update_;
+  std::vector<float> clipped_;  // gradients of one group, where clip_row is set
   std::uint64_t step_ = 0;
 };
 

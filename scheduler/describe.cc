@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "scheduler/describe.h"
 
-#include <algorithm>
-#include <cctype>
-
 #include "checkpoint/generation.h"
 #include "common/partition.h"
 
 namespace meander::scheduler {
-namespace {
-
-std::string lower(std::string text) {
-  std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
-  return text;
-}
-
-}  // namespace
 
 wire::LaneSetup describe_to_lanes(const SchedulerOptions& options) {
   wire::LaneSetup setup;
@@ -57,7 +46,7 @@ manifest::Manifest describe_in_manifest(const SchedulerOptions& options) {
     table.set_name(spec.name());
     table.set_width(spec.width());
     table.set_state_width(checkpoint::state_width(kind, spec.width()));
-    table.set_optimizer(lower(wire::Optimizer::Kind_Name(kind)));
+    table.set_optimizer(checkpoint::optimizer_name(kind));
   }
   return manifest;
 }

@@ -88,6 +88,7 @@ manifest::Manifest manifest_of(const ps::Tables& tables, const wire::Saved& save
   table.set_name(tables[0]->name());
   table.set_width(tables[0]->width());
   table.set_state_width(tables[0]->state_width());
+  table.set_optimizer(checkpoint::optimizer_name(tables[0]->optimizer()));
   table.set_step(tables[0]->step());
   table.set_rows(tables[0]->rows());
   for (const wire::SavedFile& from : saved.files()) {

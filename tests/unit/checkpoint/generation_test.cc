@@ -189,6 +189,18 @@ TEST(Generation, StateWidthsAreThoseOfTheOptimizers) {
   EXPECT_EQ(state_width(wire::Optimizer::ADAGRAD, 36), 36u);
   EXPECT_EQ(state_width(wire::Optimizer::ROWWISE_ADAGRAD, 36), 1u);
   EXPECT_EQ(state_width(wire::Optimizer::ADAM, 36), 72u);
+  EXPECT_EQ(state_width(wire::Optimizer::ADAMW, 36), 72u);
+  EXPECT_EQ(state_width(wire::Optimizer::FTRL, 36), 72u);
+  EXPECT_EQ(state_width(wire::Optimizer::MOMENTUM, 36), 36u);
+  EXPECT_EQ(state_width(wire::Optimizer::RMSPROP, 36), 36u);
+}
+
+TEST(Generation, StateOfOneOptimizerIsNotAnothersThatIsAsWide) {
+  EXPECT_TRUE(is_state_of(wire::Optimizer::ROWWISE_ADAGRAD, "rowwise_adagrad"));
+  EXPECT_TRUE(is_state_of(wire::Optimizer::ADAM, "adamw"));
+  EXPECT_TRUE(is_state_of(wire::Optimizer::ADAMW, "adam"));
+  EXPECT_FALSE(is_state_of(wire::Optimizer::MOMENTUM, "adagrad"));
+  EXPECT_FALSE(is_state_of(wire::Optimizer::FTRL, "adam"));
 }
 
 }  // namespace

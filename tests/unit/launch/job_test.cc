@@ -66,6 +66,26 @@ TEST_F(JobFile, DenseParametersTakeTheOptimizerOfTheTables) {
   EXPECT_EQ(job->spec.train().dense_optimizer().rate(), 1.0f);
 }
 
+TEST_F(JobFile, OptimizerFieldsThatItsKindDoesNotHaveAreRefused) {
+  const auto why = [this](const std::string& optimizer) {
+    return refusal("train: {optimizer: {" + optimizer + "}}");
+  };
+  EXPECT_NE(why("kind: adam, l1: 0.1").find("train.optimizer.l1: is of sgd"), std::string::npos);
+  EXPECT_NE(why("kind: adam, weight_decay: 0.1").find("is of adamw"), std::string::npos);
+  EXPECT_NE(why("kind: adamw").find("weight_decay: say by how much"), std::string::npos);
+  EXPECT_NE(why("kind: ftrl, beta: 0").find("beta: must be above 0"), std::string::npos);
+  EXPECT_NE(why("kind: ftrl, schedule: {warmup: 10}").find("a schedule of its own"),
+            std::string::npos);
+  EXPECT_NE(why("schedule: {kind: cosine}").find("schedule.steps: say over how many"),
+            std::string::npos);
+  EXPECT_NE(why("schedule: {kind: step, steps: 5, factor: 2}").find("schedule.factor"),
+            std::string::npos);
+  EXPECT_TRUE(load("train: {optimizer: {kind: ftrl, l1: 0.1}}").ok());
+  EXPECT_TRUE(load("train: {optimizer: {kind: adamw, weight_decay: 0.01, "
+                   "schedule: {kind: cosine, warmup: 100, steps: 1000, factor: 0}}}")
+                  .ok());
+}
+
 TEST_F(JobFile, DataFolderComesFromTheEnvironment) {
   const std::string text = "data: {path: p, source: {format: ml-1m, in: [$MEANDER_DATA/ml1m]}}";
   setenv("MEANDER_DATA", "/somewhere", 1);

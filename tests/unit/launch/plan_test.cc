@@ -75,6 +75,29 @@ TEST_F(Plans, EverySlotHasATableAndTheDenseVectorComesBehind) {
   EXPECT_FLOAT_EQ(plan->tables[1].init_range(), static_cast<float>(std::sqrt(6 / (items + 4))));
 }
 
+TEST_F(Plans, OptimizerReachesTheTablesAsTheJobHasIt) {
+  const Result<Plan> plan =
+      this->plan({"train.optimizer.kind=adamw", "train.optimizer.weight_decay=0.02",
+                  "train.optimizer.schedule.kind=cosine", "train.optimizer.schedule.warmup=7",
+                  "train.optimizer.schedule.steps=90", "train.optimizer.schedule.factor=0.25",
+                  "train.dense_optimizer.kind=ftrl", "train.dense_optimizer.l1=0.5",
+                  "train.dense_optimizer.beta=2", "train.clip_row=3"});
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  const wire::Optimizer& rows = plan->tables[0].optimizer();
+  EXPECT_EQ(rows.kind(), wire::Optimizer::ADAMW);
+  EXPECT_EQ(rows.weight_decay(), 0.02f);
+  EXPECT_EQ(rows.schedule().kind(), wire::Schedule::COSINE);
+  EXPECT_EQ(rows.schedule().warmup(), 7u);
+  EXPECT_EQ(rows.schedule().steps(), 90u);
+  EXPECT_EQ(rows.schedule().factor(), 0.25f);
+  const wire::TableSpec& dense = plan->tables[2];
+  EXPECT_EQ(dense.optimizer().kind(), wire::Optimizer::FTRL);
+  EXPECT_EQ(dense.optimizer().l1(), 0.5f);
+  EXPECT_EQ(dense.optimizer().beta(), 2);
+  EXPECT_EQ(plan->tables[0].clip_row(), 3);
+  EXPECT_EQ(dense.clip_row(), 0);  // its rows are blocks of one vector: clip_norm is of that
+}
+
 TEST_F(Plans, PresetsHoldTheWholeDenseVector) {
   const Result<Plan> plan = this->plan();
   ASSERT_TRUE(plan.ok());

@@ -440,6 +440,7 @@ manifest::Manifest manifest_of(const wire::Saved& saved) {
   manifest::Table& table = *manifest.add_tables();
   table.set_name("count");
   table.set_width(1);
+  table.set_optimizer("sgd");
   table.set_step(saved.table_steps(0));
   for (const wire::StreamApplied& applied : saved.applied()) {
     manifest::Stream& stream = *manifest.add_streams();

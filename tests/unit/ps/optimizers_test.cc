@@ -5,12 +5,13 @@
 #include <cstring>
 
 #include "common/rng.h"
+#include "ps/optimizer.h"
 #include "ps/table.h"
 
 namespace meander::ps {
 namespace {
 
-constexpr std::uint32_t kWidths[] = {1, 3, 8, 16, 18, 36, 64, 256};
+constexpr std::uint32_t kWidthsMax = 70;  // every width up to here, so every tail of a kernel
 constexpr int kSteps = 12;
 
 wire::TableSpec spec_of(wire::Optimizer::Kind kind, std::uint32_t width) {
@@ -27,6 +28,8 @@ wire::TableSpec spec_of(wire::Optimizer::Kind kind, std::uint32_t width) {
   o.set_epsilon(1e-3f);
   o.set_initial_accumulator(0.1f);
   o.set_l2(0.01f);
+  o.set_beta(1);
+  if (kind == wire::Optimizer::ADAMW) o.set_weight_decay(0.1f);
   return spec;
 }
 
@@ -35,34 +38,87 @@ struct Reference {
   wire::Optimizer o;
   std::vector<double> w, first, second;
   double row_sum = 0;
+  float clip = 0;
 
   Reference(const wire::Optimizer& optimizer, std::span<const float> weights)
       : o(optimizer), w(weights.begin(), weights.end()), first(w.size()), second(w.size()) {
-    if (o.kind() == wire::Optimizer::ADAGRAD) first.assign(w.size(), o.initial_accumulator());
+    const bool has_sums = o.kind() == wire::Optimizer::ADAGRAD || o.kind() == wire::Optimizer::FTRL;
+    if (has_sums) first.assign(w.size(), o.initial_accumulator());
     row_sum = o.initial_accumulator();
+    // z is where the closed form gives the first weights.
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      if (o.kind() == wire::Optimizer::FTRL && w[i] != 0) {
+        second[i] = -w[i] * closed_form_divisor(i) - (w[i] > 0 ? 1 : -1) * o.l1();
+      }
+    }
+  }
+
+  double closed_form_divisor(std::size_t i) const {
+    return (o.beta() + std::sqrt(first[i])) / o.rate() + o.l2();
   }
 
   void step(std::span<const float> gradient, int t) {
+    double norm = 0;
+    for (const double x : gradient) norm += x * x;
+    const double scale = clip > 0 ? std::min(1.0, clip / std::sqrt(norm)) : 1;
+    const bool is_ftrl = o.kind() == wire::Optimizer::FTRL;
     std::vector<double> g(w.size());
-    for (std::size_t i = 0; i < w.size(); ++i) g[i] = gradient[i] + double{o.l2()} * w[i];
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      g[i] = scale * gradient[i] + (is_ftrl ? 0 : double{o.l2()} * w[i]);
+    }
     double squares = 0;
     for (const double x : g) squares += x * x;
     row_sum += squares / static_cast<double>(w.size());
-    for (std::size_t i = 0; i < w.size(); ++i) w[i] -= change(i, g[i], t);
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      if (is_ftrl) {
+        w[i] = ftrl(i, g[i]);
+      } else {
+        w[i] -= change(i, g[i], t);
+        const double by = o.l1() * per_gradient(i);
+        w[i] = w[i] > by ? w[i] - by : w[i] < -by ? w[i] + by : 0;
+      }
+    }
+  }
+
+  // What SGD and the Adagrads multiply the gradient by.
+  double per_gradient(std::size_t i) const {
+    if (o.kind() == wire::Optimizer::ADAGRAD) return o.rate() / (std::sqrt(first[i]) + o.epsilon());
+    if (o.kind() == wire::Optimizer::ROWWISE_ADAGRAD) {
+      return o.rate() / (std::sqrt(row_sum) + o.epsilon());
+    }
+    return o.rate();
   }
 
   double change(std::size_t i, double g, int t) {
     switch (o.kind()) {
-      case wire::Optimizer::SGD:
-        return o.rate() * g;
       case wire::Optimizer::ADAGRAD:
         first[i] += g * g;
-        return o.rate() * g / (std::sqrt(first[i]) + o.epsilon());
+        [[fallthrough]];
+      case wire::Optimizer::SGD:
       case wire::Optimizer::ROWWISE_ADAGRAD:
-        return o.rate() * g / (std::sqrt(row_sum) + o.epsilon());
+        return per_gradient(i) * g;
+      case wire::Optimizer::MOMENTUM:
+        first[i] = 0.9 * first[i] + g;
+        return o.rate() * first[i];
+      case wire::Optimizer::RMSPROP:
+        first[i] = 0.999 * first[i] + 0.001 * g * g;
+        return o.rate() * g / (std::sqrt(first[i]) + o.epsilon());
+      case wire::Optimizer::ADAMW: {
+        const double decayed = w[i] * o.rate() * o.weight_decay();
+        return decayed + adam(i, g, t);
+      }
       default:
         return adam(i, g, t);
     }
+  }
+
+  // McMahan et al., 2013, algorithm 1: first is n, second is z.
+  double ftrl(std::size_t i, double g) {
+    const double sigma = (std::sqrt(first[i] + g * g) - std::sqrt(first[i])) / o.rate();
+    second[i] += g - sigma * w[i];
+    first[i] += g * g;
+    if (std::abs(second[i]) <= o.l1()) return 0;
+    return -(second[i] - (second[i] > 0 ? 1 : -1) * o.l1()) / closed_form_divisor(i);
   }
 
   double adam(std::size_t i, double g, int t) {
@@ -94,6 +150,7 @@ void expect_follows_reference(const wire::TableSpec& spec) {
   for (std::size_t k = 0; k < 3; ++k) {
     references.emplace_back(spec.optimizer(),
                             std::span(rows).subspan(k * spec.width(), spec.width()));
+    references.back().clip = spec.clip_row();
   }
   for (int t = 1; t <= kSteps; ++t) {
     // The third key is touched in even steps only: its moments must not move in between.
@@ -111,11 +168,217 @@ void expect_follows_reference(const wire::TableSpec& spec) {
   }
 }
 
+constexpr wire::Optimizer::Kind kKinds[] = {
+    wire::Optimizer::SGD,     wire::Optimizer::ADAGRAD, wire::Optimizer::ROWWISE_ADAGRAD,
+    wire::Optimizer::ADAM,    wire::Optimizer::ADAMW,   wire::Optimizer::MOMENTUM,
+    wire::Optimizer::RMSPROP, wire::Optimizer::FTRL};
+static_assert(std::size(kKinds) == wire::Optimizer::Kind_ARRAYSIZE);
+
+constexpr wire::Optimizer::Kind kKindsWithL1[] = {wire::Optimizer::SGD, wire::Optimizer::ADAGRAD,
+                                                  wire::Optimizer::ROWWISE_ADAGRAD,
+                                                  wire::Optimizer::FTRL};
+
 TEST(Optimizers, FollowDoublePrecisionReferencesAtEveryWidth) {
-  for (const auto kind : {wire::Optimizer::SGD, wire::Optimizer::ADAGRAD,
-                          wire::Optimizer::ROWWISE_ADAGRAD, wire::Optimizer::ADAM}) {
-    for (const std::uint32_t width : kWidths) expect_follows_reference(spec_of(kind, width));
+  for (const auto kind : kKinds) {
+    for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
+      expect_follows_reference(spec_of(kind, width));
+    }
+    expect_follows_reference(spec_of(kind, 256));
   }
+}
+
+TEST(Optimizers, L1FollowsReferencesAtEveryWidth) {
+  for (const auto kind : kKindsWithL1) {
+    for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
+      wire::TableSpec spec = spec_of(kind, width);
+      spec.mutable_optimizer()->set_l1(0.3f);
+      expect_follows_reference(spec);
+    }
+  }
+}
+
+TEST(Optimizers, L1GivesExactZeros) {
+  for (const auto kind : kKindsWithL1) {
+    wire::TableSpec spec = spec_of(kind, 2);
+    spec.set_init_range(0);
+    spec.mutable_optimizer()->set_l1(1);
+    Table table(0, spec);
+    const std::uint64_t key = 1;
+    const float gradient[] = {0.5f, -3};  // the first is weaker than l1
+    float weights[2];
+    table.push({&key, 1}, gradient);
+    table.pull({&key, 1}, weights);
+    EXPECT_EQ(weights[0], 0) << kind;
+    EXPECT_GT(weights[1], 0) << kind;
+  }
+}
+
+TEST(Optimizers, ClippedRowsFollowReferencesAtEveryWidth) {
+  for (const auto kind : kKinds) {
+    for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
+      wire::TableSpec spec = spec_of(kind, width);
+      spec.set_clip_row(0.55f * std::sqrt(static_cast<float>(width)));  // some rows, not all
+      expect_follows_reference(spec);
+    }
+  }
+}
+
+TEST(Optimizers, ClippingLeavesShorterGradientsAndNotANumberAsTheyAre) {
+  wire::TableSpec spec = spec_of(wire::Optimizer::SGD, 2);
+  spec.set_init_range(0);
+  spec.set_clip_row(5);
+  spec.mutable_optimizer()->set_rate(1);
+  spec.mutable_optimizer()->set_l2(0);
+  Table table(0, spec);
+  const std::uint64_t keys[] = {1, 2, 3};
+  const float gradients[] = {3, 4, 6, 8, std::nanf(""), 1};
+  float weights[6];
+  table.push(keys, gradients);
+  table.pull(keys, weights);
+  for (const std::size_t row : {0u, 1u}) {
+    EXPECT_EQ(weights[2 * row], -3);
+    EXPECT_EQ(weights[2 * row + 1], -4);
+  }
+  EXPECT_TRUE(std::isnan(weights[4]));
+}
+
+TEST(Optimizers, FtrlLeavesAWeightWithoutGradientWhereItWas) {
+  wire::TableSpec spec = spec_of(wire::Optimizer::FTRL, 36);
+  spec.mutable_optimizer()->set_l1(0.5f);
+  Table table(0, spec);
+  const std::uint64_t key = 5;
+  std::vector<float> before(36), after(36);
+  const std::vector<float> nothing(36);
+  table.pull({&key, 1}, before.data());
+  table.push({&key, 1}, nothing.data());
+  table.pull({&key, 1}, after.data());
+  for (std::size_t i = 0; i < 36; ++i) EXPECT_NEAR(before[i], after[i], 1e-6);
+}
+
+// Weights after five steps of PyTorch 2.9 in double precision. With o an optimizer of
+// w = tensor([0.5, -0.25, 0.125]) and t = 1 ... 5:
+//   w.grad = tensor([0.3 * t - 0.8, 0.1 * t, (-1) ** t * 0.2]); o.step()
+// SGD(lr=.05, momentum=.9, weight_decay=.01), RMSprop(lr=.05, alpha=.99, eps=1e-3,
+// weight_decay=.01), AdamW(lr=.05, eps=1e-3, weight_decay=.1), Adam(lr=.05, eps=1e-3,
+// weight_decay=.01), Adagrad(lr=.05, eps=1e-3, weight_decay=.01, initial_accumulator_value=.1).
+TEST(Optimizers, AreThoseOfPyTorch) {
+  struct Recorded {
+    wire::Optimizer::Kind kind;
+    double weights[3];
+  };
+  const Recorded recorded[] = {
+      {wire::Optimizer::MOMENTUM, {0.546695131, -0.406747876, 0.148785768}},
+      {wire::Optimizer::RMSPROP, {0.405240557, -2.213717648, 0.496772639}},
+      {wire::Optimizer::ADAMW, {0.591527831, -0.482601571, 0.192194347}},
+      {wire::Optimizer::ADAM, {0.603687933, -0.490985765, 0.194824775}},
+      {wire::Optimizer::ADAGRAD, {0.487987644, -0.38322611, 0.147411944}},
+  };
+  for (const Recorded& r : recorded) {
+    wire::TableSpec spec = spec_of(r.kind, 3);
+    if (r.kind == wire::Optimizer::RMSPROP) spec.mutable_optimizer()->set_beta2(0.99f);
+    if (r.kind == wire::Optimizer::ADAMW) spec.mutable_optimizer()->set_l2(0);
+    Table table(0, spec);
+    const std::uint64_t key = 9;
+    float weights[] = {0.5f, -0.25f, 0.125f};
+    table.assign({&key, 1}, weights);
+    for (int t = 1; t <= 5; ++t) {
+      const float s = static_cast<float>(t);
+      const float gradient[] = {0.3f * s - 0.8f, 0.1f * s, t % 2 == 0 ? 0.2f : -0.2f};
+      table.push({&key, 1}, gradient);
+    }
+    table.pull({&key, 1}, weights);
+    for (int i = 0; i < 3; ++i) EXPECT_NEAR(weights[i], r.weights[i], 2e-6) << r.kind;
+  }
+}
+
+TEST(Optimizers, ImpossibleOnesAreRefused) {
+  const auto is_refused = [](wire::Optimizer::Kind kind, const auto& change) {
+    wire::TableSpec spec = spec_of(kind, 4);
+    EXPECT_TRUE(check_table(spec).ok());
+    change(spec);
+    return check_table(spec).code() == Code::kInvalid;
+  };
+  using Spec = wire::TableSpec;
+  const auto adam = wire::Optimizer::ADAM, ftrl = wire::Optimizer::FTRL;
+  EXPECT_TRUE(is_refused(adam, [](Spec& s) { s.mutable_optimizer()->set_l1(0.1f); }));
+  EXPECT_TRUE(is_refused(ftrl, [](Spec& s) { s.mutable_optimizer()->set_beta(0); }));
+  EXPECT_TRUE(is_refused(ftrl, [](Spec& s) { s.mutable_optimizer()->set_rate(0); }));
+  EXPECT_TRUE(
+      is_refused(ftrl, [](Spec& s) { s.mutable_optimizer()->mutable_schedule()->set_warmup(1); }));
+  EXPECT_TRUE(is_refused(wire::Optimizer::ADAMW,
+                         [](Spec& s) { s.mutable_optimizer()->set_weight_decay(21); }));
+  EXPECT_TRUE(is_refused(adam, [](Spec& s) { s.set_clip_row(-1); }));
+  EXPECT_TRUE(is_refused(adam, [](Spec& s) {
+    s.mutable_optimizer()->mutable_schedule()->set_kind(wire::Schedule::STEP);  // of no steps
+  }));
+  EXPECT_TRUE(is_refused(adam, [](Spec& s) {
+    s.mutable_optimizer()->mutable_schedule()->set_kind(wire::Schedule::COSINE);
+    s.mutable_optimizer()->mutable_schedule()->set_steps(5);
+    s.mutable_optimizer()->mutable_schedule()->set_factor(1.5f);
+  }));
+}
+
+wire::Schedule schedule_of(wire::Schedule::Kind kind, std::uint64_t steps, float factor) {
+  wire::Schedule schedule;
+  schedule.set_kind(kind);
+  schedule.set_steps(steps);
+  schedule.set_factor(factor);
+  return schedule;
+}
+
+// Rates of eight steps of PyTorch 2.9's StepLR(o, 3, .5), ExponentialLR(o, .5) and
+// CosineAnnealingLR(o, 6, eta_min=.005), by a first rate of .05. Its cosine rises again behind its
+// end, where this one stays.
+TEST(Schedules, AreThoseOfPyTorch) {
+  const double step[] = {0.05, 0.05, 0.05, 0.025, 0.025, 0.025, 0.0125, 0.0125};
+  const double exponential[] = {0.05,     0.025,     0.0125,     0.00625,
+                                0.003125, 0.0015625, 0.00078125, 0.000390625};
+  const double cosine[] = {0.05, 0.046985572, 0.03875, 0.0275, 0.01625, 0.008014428, 0.005, 0.005};
+  for (std::uint64_t t = 1; t <= 8; ++t) {
+    const auto rate = [t](wire::Schedule::Kind kind, std::uint64_t steps, float factor) {
+      return 0.05 * schedule_share(schedule_of(kind, steps, factor), t);
+    };
+    EXPECT_NEAR(rate(wire::Schedule::STEP, 3, 0.5f), step[t - 1], 1e-9);
+    EXPECT_NEAR(rate(wire::Schedule::EXPONENTIAL, 1, 0.5f), exponential[t - 1], 1e-9);
+    EXPECT_NEAR(rate(wire::Schedule::COSINE, 6, 0.1f), cosine[t - 1], 1e-9);
+  }
+}
+
+TEST(Schedules, WarmUpRisesToTheFullRateAndTheRestFollows) {
+  for (const auto kind : {wire::Schedule::CONSTANT, wire::Schedule::STEP,
+                          wire::Schedule::EXPONENTIAL, wire::Schedule::COSINE}) {
+    const wire::Schedule plain = schedule_of(kind, 10, 0.25f);
+    wire::Schedule warm = plain;
+    warm.set_warmup(4);
+    for (std::uint64_t t = 1; t <= 4; ++t) {
+      EXPECT_EQ(schedule_share(warm, t), static_cast<double>(t) / 4);
+    }
+    for (std::uint64_t t = 1; t <= 30; ++t) {
+      EXPECT_EQ(schedule_share(warm, t + 4), schedule_share(plain, t)) << kind << " " << t;
+    }
+    EXPECT_EQ(schedule_share(plain, 1), 1);
+  }
+}
+
+TEST(Schedules, AreOfTheTablesStepWhateverRowsArePushed) {
+  wire::TableSpec spec = spec_of(wire::Optimizer::SGD, 1);
+  spec.set_init_range(0);
+  spec.mutable_optimizer()->set_l2(0);
+  *spec.mutable_optimizer()->mutable_schedule() = schedule_of(wire::Schedule::STEP, 2, 0.5f);
+  Table table(0, spec);
+  const std::uint64_t key = 1;
+  const float gradient = 1;
+  float weight = 0;
+  table.push({}, nullptr);  // steps 1 and 2 have the full rate
+  table.push({}, nullptr);
+  table.push({&key, 1}, &gradient);
+  table.pull({&key, 1}, &weight);
+  EXPECT_EQ(weight, -0.025f);
+  Table restored(0, spec);
+  restored.set_step(4);
+  restored.push({&key, 1}, &gradient);
+  restored.pull({&key, 1}, &weight);
+  EXPECT_EQ(weight, -0.0125f);
 }
 
 TEST(Optimizers, AdamPutsEpsilonWhereItIsTold) {
@@ -149,12 +412,16 @@ TEST(Optimizers, EveryLevelGivesTheSameBits) {
   const Kernels* base = kernels_for("v2");
   ASSERT_NE(base, nullptr);
   UpdateParams params{0, 0.05f, 0.01f, 1e-6f, 0.1f, 0.001f, 3.3f};
+  params.keep = 0.995f;
+  params.l1 = 0.2f;
+  params.beta = 1;
   for (const char* isa : {"v3", "v4"}) {
     const Kernels* other = kernels_for(isa);
     if (other == nullptr) continue;
     for (const Update update :
-         {&Kernels::sgd, &Kernels::adagrad, &Kernels::rowwise_adagrad, &Kernels::adam}) {
-      for (std::uint32_t width = 1; width <= 70; ++width) {
+         {&Kernels::sgd, &Kernels::adagrad, &Kernels::rowwise_adagrad, &Kernels::adam,
+          &Kernels::momentum, &Kernels::rmsprop, &Kernels::ftrl}) {
+      for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
         params.width = width;
         std::vector<float> a = random_floats(width, 3 * width);
         for (std::size_t i = width; i < a.size(); ++i) a[i] = std::abs(a[i]);
@@ -168,6 +435,26 @@ TEST(Optimizers, EveryLevelGivesTheSameBits) {
         ASSERT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0)
             << isa << ", width " << width;
       }
+    }
+  }
+}
+
+TEST(Optimizers, EveryLevelClipsToTheSameBits) {
+  const Kernels* base = kernels_for("v2");
+  for (const char* isa : {"v3", "v4"}) {
+    const Kernels* other = kernels_for(isa);
+    if (other == nullptr) continue;
+    for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
+      UpdateParams params;
+      params.width = width;
+      params.clip_row = 0.1f;
+      const auto gradient = random_floats(width, width);
+      std::vector<float> a(width), b(width);
+      const float *from_a = gradient.data(), *from_b = gradient.data();
+      base->clip(&from_a, a.data(), 1, params);
+      other->clip(&from_b, b.data(), 1, params);
+      ASSERT_EQ(from_a == a.data(), from_b == b.data());
+      ASSERT_EQ(std::memcmp(from_a, from_b, width * sizeof(float)), 0) << isa << " " << width;
     }
   }
 }
