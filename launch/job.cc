@@ -155,6 +155,10 @@ void check_train(Checker& check, const job::Job& job) {
   check.range("train.parts", train.parts(), 1u, 1024u);
   check.range("train.staleness", train.staleness(), 0u, 1'000'000u);
   check.range("train.clip_norm", train.clip_norm(), 0.0f, 1e9f);
+  check.range("train.expire_steps", train.expire_steps(), std::uint64_t{0}, std::uint64_t{1} << 39);
+  check.range("train.keep_count", train.keep_count(), 0u, (1u << 24) - 1);
+  check.require(train.keep_count() == 0 || train.expire_steps() > 0, "train.keep_count",
+                "spares rows of expire_steps, which is not given");
   check.range("train.clip_row", train.clip_row(), 0.0f, 1e9f);
   check_optimizer(check, "train.optimizer", train.optimizer());
   check_optimizer(check, "train.dense_optimizer", train.dense_optimizer());

@@ -213,6 +213,8 @@ wire::TableSpec slot_table(const Plan& plan, const data::SlotSpec& slot) {
   table.set_seed(hash64(job.train().seed(), slot.table));
   table.set_admit_count(job.train().admit_count());
   table.set_clip_row(job.train().clip_row());
+  table.set_expire_steps(job.train().expire_steps());
+  table.set_keep_count(job.train().keep_count());
   return table;
 }
 

@@ -56,16 +56,18 @@ Status save_tables(Storage& storage, const std::string& dir, PartitionRange rang
   for (std::size_t t = 0; t < tables.size(); ++t) {
     const Table& table = *tables[t];
     saved.add_table_steps(table.step());
-    if (table.rows() + table.counted() == 0) continue;
     const std::string path = join_path(dir, file_name(t, range));
     const auto index = static_cast<std::uint32_t>(t);
-    ASSIGN_OR_RETURN(
-        const auto writer,
-        checkpoint::RowsWriter::create(storage, path, index, table.width() + table.state_width()));
+    std::unique_ptr<checkpoint::RowsWriter> writer;
     RETURN_IF_ERROR(table.visit(range.first, range.last, [&](const checkpoint::Record& record) {
+      if (writer == nullptr) {
+        ASSIGN_OR_RETURN(writer, checkpoint::RowsWriter::create(
+                                     storage, path, index, table.width() + table.state_width()));
+      }
       digest += checkpoint::record_digest(index, record);
       return writer->add(record);
     }));
+    if (writer == nullptr) continue;
     ASSIGN_OR_RETURN(const manifest::File file, writer->finish());
     wire::SavedFile& out = *saved.add_files();
     out.set_name(file.name());

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::size_t kGroup = 8;                  // rows worked together
 constexpr std::size_t kLead = 4;                   // groups between two stages
+constexpr std::size_t kSweepSlots = 16;            // looked at in each push at least
 constexpr std::uint64_t kVisitRowsMax = 4u << 20;  // rows sorted at once: 64 MiB
 
 bool is_amount(float value) { return std::isfinite(value) && value >= 0; }
@@ -29,6 +30,9 @@ Status check_table(const wire::TableSpec& spec) {
   }
   if (!is_amount(spec.init_range())) return invalid(where + "init_range must be finite and >= 0");
   if (spec.admit_count() > RowStore::kCountMax) return invalid(where + "admit_count is too large");
+  if (spec.expire_steps() > RowStore::kStepMax || spec.keep_count() > RowStore::kCountMax) {
+    return invalid(where + "expire_steps or keep_count is too large");
+  }
   if (!is_amount(spec.clip_row())) return invalid(where + "clip_row must be finite and >= 0");
   return check_optimizer(spec.optimizer(), where);
 }
@@ -40,7 +44,8 @@ Table::Table(std::uint32_t index, const wire::TableSpec& spec)
       spec_(spec),
       rows_(width_ + state_width_),
       counters_(0),
-      update_(update_kernel(spec.optimizer().kind())) {
+      update_(update_kernel(spec.optimizer().kind())),
+      expire_steps_(spec.expire_steps()) {
   const Status status = check_table(spec);
   CHECK(status.ok()) << status.message();
   if (spec.clip_row() > 0) clipped_.resize(kGroup * width_);
@@ -128,7 +133,7 @@ void Table::pull(std::span<const std::uint64_t> keys, float* out,
   Walk(rows_, keys, {}, bytes).run([&](const Stage& stage) {
     for (std::size_t i = 0; i < stage.n; ++i) {
       float* row = out + (stage.begin + i) * width_;
-      if (stage.slots[i] == kNoSlot) {
+      if (stage.slots[i] == kNoSlot || !is_present(rows_, stage.slots[i], step_)) {
         initialise(keys[stage.begin + i], row);
       } else {
         std::memcpy(row, rows_.values(stage.slots[i]), width_ * sizeof(float));
@@ -142,20 +147,51 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
                  std::span<const std::uint32_t> slots) {
   CHECK(slots.empty() || slots.size() == keys.size());
   CHECK_LT(step_, RowStore::kStepMax);
-  ++step_;
+  const std::uint64_t before =
+      step_++;  // what is there is decided as a pull would have, just before
   UpdateParams params = update_params(spec_.optimizer(), width_, step_);
   params.clip_row = spec_.clip_row();
+  std::size_t absent = 0;
   Walk(rows_, keys, slots, rows_.row_bytes()).run([&](Stage& stage) {
+    bool has_erased = false;
     for (std::size_t i = 0; i < stage.n; ++i) {
-      if (stage.slots[i] != kNoSlot) continue;
+      std::uint32_t& slot = stage.slots[i];
+      if (slot != kNoSlot && !has_erased && is_present(rows_, slot, before)) continue;
       const std::uint64_t key = keys[stage.begin + i];
       const std::uint64_t hash = RowStore::hash(key);
-      // It may have been stored since it was looked for, by a repeat of the key in this request.
-      stage.slots[i] = rows_.find(key, hash);
-      if (stage.slots[i] == kNoSlot) stage.slots[i] = admit(key, hash);
+      // It may have been stored, or have gone, since it was looked for: by a repeat of the key in
+      // this request.
+      slot = rows_.find(key, hash);
+      if (slot != kNoSlot && is_present(rows_, slot, before)) continue;
+      if (slot != kNoSlot) rows_.erase(key, hash);
+      has_erased |= slot != kNoSlot;
+      slot = admit(key, hash);
+      ++absent;
     }
     touch(stage, keys, gradients, params);
   });
+  if (expire_steps_ == 0) return;
+  // Two slots for each row that may be new: so expired rows never take more room than all others.
+  sweep(rows_, row_sweep_, kSweepSlots + 2 * absent);
+  sweep(counters_, counter_sweep_, kSweepSlots + 2 * absent);
+}
+
+// Whether a stored record is there at table step `step`: a function of its last touch, its touches
+// and the step alone, so that it does not matter when sweep() comes by.
+bool Table::is_present(const RowStore& store, std::uint32_t slot, std::uint64_t step) const {
+  if (expire_steps_ == 0) return true;
+  if (spec_.keep_count() > 0 && store.count(slot) >= spec_.keep_count()) return true;
+  return step < store.step(slot) + expire_steps_;
+}
+
+// Frees expired records among the next `slots` slots.
+void Table::sweep(RowStore& store, std::uint32_t& at, std::size_t slots) {
+  for (slots = std::min<std::size_t>(slots, store.slots()); slots > 0; --slots) {
+    if (at >= store.slots()) at = 0;
+    const std::uint32_t slot = at++;
+    if (!store.is_live(slot) || is_present(store, slot, step_)) continue;
+    store.erase(store.key(slot), RowStore::hash(store.key(slot)));
+  }
 }
 
 void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
@@ -174,7 +210,11 @@ void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const
 }
 
 std::uint32_t Table::admit(std::uint64_t key, std::uint64_t hash) {
-  const std::uint32_t counter = counters_.size() == 0 ? kNoSlot : counters_.find(key, hash);
+  std::uint32_t counter = counters_.size() == 0 ? kNoSlot : counters_.find(key, hash);
+  if (counter != kNoSlot && !is_present(counters_, counter, step_ - 1)) {
+    counters_.erase(key, hash);
+    counter = kNoSlot;
+  }
   const std::uint32_t before = counter == kNoSlot ? 0 : counters_.count(counter);
   if (before + 1 < spec_.admit_count()) {
     counters_.touch(counter == kNoSlot ? counters_.insert(key, hash) : counter, step_);
@@ -203,7 +243,7 @@ void Table::assign(std::span<const std::uint64_t> keys, const float* weights) {
     const std::uint64_t hash = RowStore::hash(keys[i]);
     std::uint32_t slot = rows_.find(keys[i], hash);
     if (slot == kNoSlot) slot = rows_.insert(keys[i], hash);
-    rows_.set_touched(slot, 0, 0);
+    rows_.set_touched(slot, step_, 0);
     float* values = rows_.values(slot);
     std::copy_n(weights + i * width_, width_, values);
     fill_fresh_state(spec_.optimizer(), {values, width_}, {values + width_, state_width_});
@@ -227,26 +267,22 @@ Status Table::restore(const checkpoint::Record& record) {
   return {};
 }
 
-namespace {
-
-struct Visited {
+struct Table::Visited {
   std::uint64_t hash;
   std::uint32_t slot;
   bool admitted;
 };
 
-void collect(const RowStore& store, bool admitted, std::uint32_t first, std::uint32_t last,
-             std::vector<Visited>& out) {
+void Table::collect(const RowStore& store, bool admitted, std::uint32_t first, std::uint32_t last,
+                    std::vector<Visited>& out) const {
   for (std::uint32_t slot = 0; slot < store.slots(); ++slot) {
-    if (!store.is_live(slot)) continue;
+    if (!store.is_live(slot) || !is_present(store, slot, step_)) continue;
     const std::uint64_t key = store.key(slot);
     const std::uint32_t partition = partition_of(key);
     if (partition < first || partition > last) continue;
     out.push_back({RowStore::hash(key), slot, admitted});
   }
 }
-
-}  // namespace
 
 Status Table::visit(std::uint32_t first_partition, std::uint32_t last_partition,
                     const std::function<Status(const checkpoint::Record&)>& visit) const {

@@ -36,8 +36,9 @@ class Table {
             std::vector<std::uint32_t>* slots = nullptr) const;
 
   // One step: applies a gradient, (keys, width), to each key. An absent key is stored once it has
-  // been pushed admit_count times; what was pushed before is lost. A key that occurs more than once
-  // is updated as often, in order. `slots`: what pull() gave for these keys, or empty.
+  // been pushed admit_count times; what was pushed before is lost; a row that has expired is
+  // absent. A key that occurs more than once is updated as often, in order. `slots`: what pull()
+  // gave for these keys, or empty.
   void push(std::span<const std::uint64_t> keys, const float* gradients,
             std::span<const std::uint32_t> slots = {});
 
@@ -49,7 +50,8 @@ class Table {
   void set_step(std::uint64_t step) { step_ = step; }
 
   // Every record of partitions first ... last, in rising order of mix64(key), so in rising order of
-  // partitions: the same whatever happened in between. Stops at the first error.
+  // partitions: the same whatever happened in between. None that has expired. Stops at the first
+  // error.
   Status visit(std::uint32_t first_partition, std::uint32_t last_partition,
                const std::function<Status(const checkpoint::Record&)>& visit) const;
 
@@ -57,6 +59,7 @@ class Table {
   std::uint32_t width() const { return width_; }
   std::uint32_t state_width() const { return state_width_; }
   wire::Optimizer::Kind optimizer() const { return spec_.optimizer().kind(); }
+  // In memory: also those that have expired and were not swept yet.
   std::uint64_t rows() const { return rows_.size(); }
   // Keys that are counted and have no row yet.
   std::uint64_t counted() const { return counters_.size(); }
@@ -66,9 +69,14 @@ class Table {
 
  private:
   struct Stage;
+  struct Visited;
   class Walk;
 
   void initialise(std::uint64_t key, float* values) const;
+  bool is_present(const RowStore& store, std::uint32_t slot, std::uint64_t step) const;
+  void collect(const RowStore& store, bool admitted, std::uint32_t first, std::uint32_t last,
+               std::vector<Visited>& out) const;
+  void sweep(RowStore& store, std::uint32_t& at, std::size_t slots);
   std::uint32_t admit(std::uint64_t key, std::uint64_t hash);
   void touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
              const UpdateParams& params);
@@ -80,6 +88,8 @@ class Table {
   UpdateRows update_;
   std::vector<float> clipped_;  // gradients of one group, where clip_row is set
   std::uint64_t step_ = 0;
+  std::uint64_t expire_steps_;                       // 0: never
+  std::uint32_t row_sweep_ = 0, counter_sweep_ = 0;  // the slots that are looked at next
 };
 
 }  // namespace meander::ps

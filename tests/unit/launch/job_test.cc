@@ -86,6 +86,12 @@ TEST_F(JobFile, OptimizerFieldsThatItsKindDoesNotHaveAreRefused) {
                   .ok());
 }
 
+TEST_F(JobFile, KeepCountWithoutExpiryIsRefused) {
+  EXPECT_NE(refusal("train: {keep_count: 3}").find("train.keep_count: spares rows"),
+            std::string::npos);
+  EXPECT_TRUE(load("train: {keep_count: 3, expire_steps: 1000}").ok());
+}
+
 TEST_F(JobFile, DataFolderComesFromTheEnvironment) {
   const std::string text = "data: {path: p, source: {format: ml-1m, in: [$MEANDER_DATA/ml1m]}}";
   setenv("MEANDER_DATA", "/somewhere", 1);

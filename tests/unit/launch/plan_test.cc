@@ -81,7 +81,8 @@ TEST_F(Plans, OptimizerReachesTheTablesAsTheJobHasIt) {
                   "train.optimizer.schedule.kind=cosine", "train.optimizer.schedule.warmup=7",
                   "train.optimizer.schedule.steps=90", "train.optimizer.schedule.factor=0.25",
                   "train.dense_optimizer.kind=ftrl", "train.dense_optimizer.l1=0.5",
-                  "train.dense_optimizer.beta=2", "train.clip_row=3"});
+                  "train.dense_optimizer.beta=2", "train.clip_row=3", "train.expire_steps=500",
+                  "train.keep_count=9"});
   ASSERT_TRUE(plan.ok()) << plan.status().message();
   const wire::Optimizer& rows = plan->tables[0].optimizer();
   EXPECT_EQ(rows.kind(), wire::Optimizer::ADAMW);
@@ -95,6 +96,9 @@ TEST_F(Plans, OptimizerReachesTheTablesAsTheJobHasIt) {
   EXPECT_EQ(dense.optimizer().l1(), 0.5f);
   EXPECT_EQ(dense.optimizer().beta(), 2);
   EXPECT_EQ(plan->tables[0].clip_row(), 3);
+  EXPECT_EQ(plan->tables[0].expire_steps(), 500u);
+  EXPECT_EQ(plan->tables[0].keep_count(), 9u);
+  EXPECT_EQ(dense.expire_steps(), 0u);
   EXPECT_EQ(dense.clip_row(), 0);  // its rows are blocks of one vector: clip_norm is of that
 }
 

@@ -10,6 +10,9 @@
 
 #include "common/initial_row.h"
 #include "common/partition.h"
+#include "common/rng.h"
+#include "common/storage.h"
+#include "ps/snapshot.h"
 
 namespace meander::ps {
 namespace {
@@ -249,6 +252,167 @@ TEST(Table, RefusesSpecsThatNoTableCanHave) {
   EXPECT_TRUE(check_table(spec).ok());
   spec.mutable_optimizer()->set_beta1(1);
   EXPECT_EQ(check_table(spec).code(), Code::kInvalid);
+}
+
+// What expiry means, without sweeping: a record whose last touch is too long ago is not there.
+struct ExpiryModel {
+  struct Record {
+    float weight = 0;
+    std::uint64_t step = 0;
+    std::uint32_t count = 0;
+    bool admitted = false;
+  };
+  wire::TableSpec spec;
+  std::map<std::uint64_t, Record> records;
+  std::uint64_t step = 0;
+
+  bool is_present(std::uint64_t key) const {
+    const auto it = records.find(key);
+    if (it == records.end()) return false;
+    if (spec.keep_count() > 0 && it->second.count >= spec.keep_count()) return true;
+    return step - it->second.step < spec.expire_steps();
+  }
+  void push(std::span<const std::uint64_t> keys) {
+    for (const std::uint64_t key : keys) {
+      if (!is_present(key)) records.erase(key);
+    }
+    ++step;
+    for (const std::uint64_t key : keys) {
+      Record& record = records[key];
+      record.step = step;
+      if (++record.count < spec.admit_count()) continue;
+      record.admitted = true;
+      record.weight -= 1;
+    }
+  }
+};
+
+wire::TableSpec expiring_spec(std::uint32_t admit_count, std::uint64_t expire_steps,
+                              std::uint32_t keep_count) {
+  wire::TableSpec spec = counting_spec(1, admit_count);
+  spec.set_init_range(0);
+  spec.set_expire_steps(expire_steps);
+  spec.set_keep_count(keep_count);
+  return spec;
+}
+
+void expect_same(const Table& table, const ExpiryModel& model, std::uint64_t keys) {
+  std::map<std::uint64_t, checkpoint::Record> visited;
+  for (const auto& record : records_of(table)) visited[record.key] = record;
+  for (std::uint64_t key = 0; key < keys; ++key) {
+    const bool is_present = model.is_present(key);
+    float weight = 1;
+    table.pull({&key, 1}, &weight);
+    ASSERT_EQ(weight, is_present ? model.records.at(key).weight : 0) << key;
+    ASSERT_EQ(visited.count(key), is_present ? 1u : 0u) << key;
+    if (!is_present) continue;
+    ASSERT_EQ(visited[key].step, model.records.at(key).step);
+    ASSERT_EQ(visited[key].count, model.records.at(key).count);
+    ASSERT_EQ(visited[key].admitted, model.records.at(key).admitted);
+  }
+}
+
+TEST(TableExpiry, AgreesWithAModelThatNeverSweeps) {
+  constexpr std::uint64_t kKeys = 60;
+  for (const std::uint32_t admit_count : {1u, 2u, 3u}) {
+    for (const std::uint32_t keep_count : {0u, 4u}) {
+      const wire::TableSpec spec = expiring_spec(admit_count, 5, keep_count);
+      Table table(0, spec);
+      ExpiryModel model{spec, {}, 0};
+      Rng rng(admit_count * 10 + keep_count);
+      std::vector<std::uint32_t> hints;
+      std::vector<float> pulled;
+      for (int step = 0; step < 300; ++step) {
+        std::vector<std::uint64_t> keys(rng.below(25));  // with repeats; at times none
+        for (std::uint64_t& key : keys) key = rng.below(kKeys);
+        const std::vector<float> gradients(keys.size(), 1.0f);
+        pulled.resize(keys.size());
+        table.pull(keys, pulled.data(), &hints);
+        table.push(keys, gradients.data(),
+                   step % 2 == 0 ? std::span<const std::uint32_t>() : hints);
+        model.push(keys);
+        ASSERT_NO_FATAL_FAILURE(expect_same(table, model, kKeys)) << "step " << step;
+      }
+    }
+  }
+}
+
+TEST(TableExpiry, IsTheSameForAnyNumberOfLanes) {
+  const wire::TableSpec spec = expiring_spec(2, 4, 6);
+  Table whole(0, spec);
+  std::vector<std::unique_ptr<Table>> lanes;
+  for (int i = 0; i < 3; ++i) lanes.push_back(std::make_unique<Table>(0, spec));
+  Rng rng(5);
+  for (int step = 0; step < 200; ++step) {
+    std::vector<std::uint64_t> keys(rng.below(20));
+    for (std::uint64_t& key : keys) key = rng.below(80);
+    const std::vector<float> gradients(keys.size(), 1.0f);
+    whole.push(keys, gradients.data());
+    for (std::uint64_t lane = 0; lane < 3; ++lane) {
+      std::vector<std::uint64_t> own;
+      for (const std::uint64_t key : keys) {
+        if (partition_of(key) % 3 == lane) own.push_back(key);
+      }
+      lanes[lane]->push(own, gradients.data());
+    }
+    std::uint64_t expected = 0, digest = 0;
+    for (const auto& record : records_of(whole)) expected += checkpoint::record_digest(0, record);
+    for (const auto& lane : lanes) {
+      for (const auto& record : records_of(*lane)) digest += checkpoint::record_digest(0, record);
+    }
+    ASSERT_EQ(digest, expected) << "step " << step;
+  }
+}
+
+TEST(TableExpiry, SweepKeepsMemoryBoundedWhenEveryKeyIsNew) {
+  constexpr std::uint64_t kKeysOfPush = 100, kExpire = 20;
+  Table table(0, expiring_spec(1, kExpire, 0));
+  const std::vector<float> gradients(kKeysOfPush, 1.0f);
+  std::uint64_t next = 0;
+  for (int step = 0; step < 500; ++step) {
+    std::vector<std::uint64_t> keys(kKeysOfPush);
+    for (std::uint64_t& key : keys) key = next++;
+    table.push(keys, gradients.data());
+    ASSERT_LE(table.rows(), 2 * kKeysOfPush * kExpire);
+  }
+  for (int step = 0; step < 1000; ++step) table.push({}, nullptr);
+  EXPECT_EQ(table.rows(), 0u);
+}
+
+TEST(TableExpiry, RestoredTableGoesOnAsIfNothingHadHappened) {
+  const wire::TableSpec spec = expiring_spec(1, 3, 0);
+  Table table(0, spec);
+  const std::uint64_t keys[] = {1, 2};
+  const float gradients[] = {1, 1};
+  table.push(keys, gradients);
+  table.push({keys, 1}, gradients);
+  table.push({}, nullptr);
+  Table restored(0, spec);
+  for (const auto& record : records_of(table)) ASSERT_TRUE(restored.restore(record).ok());
+  restored.set_step(table.step());
+  for (Table* t : {&table, &restored}) {
+    float weights[2];
+    t->push({}, nullptr);  // step 4: the second key was touched 3 steps ago, the first 2
+    t->pull(keys, weights);
+    EXPECT_EQ(weights[0], -2);
+    EXPECT_EQ(weights[1], 0);
+  }
+}
+
+TEST(TableExpiry, TableOfExpiredRowsIsSavedAsAnEmptyOne) {
+  const auto storage = make_memory_storage();
+  Tables tables;
+  tables.push_back(std::make_unique<Table>(0, expiring_spec(1, 2, 0)));
+  const std::uint64_t key = 7;
+  const float gradient = 1;
+  tables[0]->push({&key, 1}, &gradient);
+  wire::Saved before, after;
+  ASSERT_TRUE(save_tables(*storage, "a", {0, kPartitions - 1}, tables, before).ok());
+  EXPECT_EQ(before.files_size(), 1);
+  tables[0]->set_step(3);
+  ASSERT_TRUE(save_tables(*storage, "b", {0, kPartitions - 1}, tables, after).ok());
+  EXPECT_EQ(after.files_size(), 0);
+  EXPECT_EQ(after.digest(), 0u);
 }
 
 }  // namespace
