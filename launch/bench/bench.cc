@@ -16,6 +16,7 @@ namespace bench {
 namespace {
 
 constexpr AddBenchmark kBenchmarks[] = {
+    add_table,
     add_ops,
     add_train,
     add_checkpoint,
