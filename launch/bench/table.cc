@@ -12,6 +12,7 @@
 #include "common/rng.h"
 #include "launch/bench/bench.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/table_spec.h"
 #include "ps/table.h"
 
 namespace meander::launch::bench {
@@ -79,16 +80,6 @@ class Records {
   std::byte* memory_ = nullptr;
 };
 
-wire::TableSpec table_spec(const Options& options) {
-  wire::TableSpec spec;
-  spec.set_name("item");
-  spec.set_width(options.width);
-  spec.mutable_optimizer()->set_kind(wire::Optimizer::ROWWISE_ADAGRAD);
-  spec.mutable_optimizer()->set_rate(0.01f);
-  spec.set_init_range(0.01f);
-  return spec;
-}
-
 // Keys are hashes of the numbers below `rows`, as good as any 64-bit keys.
 struct Requests {
   std::vector<std::vector<std::uint64_t>> keys, places;
@@ -129,7 +120,7 @@ double fill(ps::Table& table, const Options& options) {
 Result<std::vector<Row>> measure(Options options, const Settings& settings) {
   if (settings.quick) options.rows = std::min<std::uint64_t>(options.rows, 20'000);
   if (options.rows == 0 || options.request == 0) return invalid("--rows and --request start at 1");
-  const wire::TableSpec spec = table_spec(options);
+  const wire::TableSpec spec = rowwise_table(options.width);
   RETURN_IF_ERROR(ps::check_table(spec));
   ps::Table table(0, spec);
   Records records(options.rows, options.width, table.state_width());
