@@ -68,6 +68,8 @@ Kernels with_products(Kernels table, const mixed::Products& products) {
   table.isa = products.name;
   table.packed_floats = products.packed_floats;
   table.pack = products.pack;
+  table.pack_add_rows = products.pack_add_rows;
+  table.pack_add_columns = products.pack_add_columns;
   table.gemm = products.gemm;
   table.gemm_from = products.gemm_from;
   table.gemm_tn = products.gemm_tn;

@@ -27,6 +27,12 @@ struct Kernels {
   // Packs b (K, N); with `transpose`, b is (N, K) and its transpose is packed.
   void (*pack)(const float* b, std::int32_t ldb, std::int32_t k, std::int32_t n, bool transpose,
                float* packed);
+  // out = a + b, all packed (K, N), where row r of b counts scale[r] times, or column j scale[j]
+  // times. In mixed precision the sum is rounded again.
+  void (*pack_add_rows)(const float* a, const float* b, const float* scale, std::int32_t k,
+                        std::int32_t n, float* out);
+  void (*pack_add_columns)(const float* a, const float* b, const float* scale, std::int32_t k,
+                           std::int32_t n, float* out);
   // c (M, N) = a (M, K) . packed + bias (N; may be null). With `accumulate`, c += instead.
   void (*gemm)(const float* a, std::int32_t lda, const float* packed, const float* bias, float* c,
                std::int32_t ldc, std::int32_t m, std::int32_t k, std::int32_t n, bool accumulate);
@@ -63,18 +69,10 @@ struct Kernels {
   // out (M, N) = the sum over its rows of own (M*share, N).
   void (*sum_shared)(const float* own, std::int32_t ldo, float* out, std::int32_t ldout,
                      std::int32_t m, std::int32_t share, std::int32_t n);
-  // Attention's first layer: z (M*share, A) = kp (M, A) + qp (M*share, A), and
-  // product (M*share, E) = key (M, E) * q (M*share, E). z and product have no gaps between rows.
-  void (*attention_join)(const float* key, std::int32_t ldk, const float* q, std::int32_t ldq,
-                         const float* kp, const float* qp, float* product, float* z, std::int32_t m,
-                         std::int32_t share, std::int32_t e, std::int32_t a);
-  // Back from dz and dproduct: dkp = the sum of dz over shared rows, dqp += dz,
-  // dkey += sum of dproduct * q (if not null), dq += dproduct * key.
-  void (*attention_join_backward)(const float* key, std::int32_t ldk, const float* q,
-                                  std::int32_t ldq, const float* dproduct, const float* dz,
-                                  float* dkp, float* dqp, float* dkey, std::int32_t lddkey,
-                                  float* dq, std::int32_t lddq, std::int32_t m, std::int32_t share,
-                                  std::int32_t e, std::int32_t a);
+  // Back from dw, the gradient of a + diag(scale) b, all (K, N) without gaps: da += dw,
+  // db += diag(scale) dw, dscale (K; may be null) += the row sums of b * dw.
+  void (*scaled_rows_backward)(const float* dw, const float* b, const float* scale, float* da,
+                               float* db, float* dscale, std::int32_t k, std::int32_t n);
   // out (M*share, E) += weight (M*share) * key (M, E).
   void (*pool_add)(const float* weight, const float* key, std::int32_t ldk, float* out,
                    std::int32_t ldo, std::int32_t m, std::int32_t share, std::int32_t e);
