@@ -48,9 +48,10 @@ class Records {
   Records& operator=(const Records&) = delete;
 
   void gather(std::span<const std::uint64_t> places, float* out) const {
-    walk(places, kHeaderBytes + width_ * sizeof(float), [&](std::size_t i, const std::byte* record) {
-      std::memcpy(out + i * width_, record + kHeaderBytes, width_ * sizeof(float));
-    });
+    walk(places, kHeaderBytes + width_ * sizeof(float),
+         [&](std::size_t i, const std::byte* record) {
+           std::memcpy(out + i * width_, record + kHeaderBytes, width_ * sizeof(float));
+         });
   }
   // Adds to each weight, as the cheapest optimizer would, and touches the header.
   void update(std::span<const std::uint64_t> places, const float* gradients) {
@@ -154,13 +155,12 @@ Result<std::vector<Row>> measure(Options options, const Settings& settings) {
   const double own = 8 + (options.width + table.state_width()) * sizeof(float);
   const double overhead =
       static_cast<double>(table.bytes()) / static_cast<double>(table.rows()) - own;
-  return std::vector<Row>{
-      {"pull, then push of the same keys, " + what, m[0] / 1e6, m[1] / 1e6, "bare gather and update",
-       "M rows/s"},
-      {"pull, " + what, m[2] / 1e6, m[3] / 1e6, "bare gather", "M rows/s"},
-      {"push, " + what, m[4] / 1e6, m[5] / 1e6, "bare update", "M rows/s"},
-      {"push of new keys", inserted / 1e6, 0, "", "M rows/s"},
-      {"bytes a row beyond key, weights and state", overhead, 0, "", "bytes"}};
+  return std::vector<Row>{{"pull, then push of the same keys, " + what, m[0] / 1e6, m[1] / 1e6,
+                           "bare gather and update", "M rows/s"},
+                          {"pull, " + what, m[2] / 1e6, m[3] / 1e6, "bare gather", "M rows/s"},
+                          {"push, " + what, m[4] / 1e6, m[5] / 1e6, "bare update", "M rows/s"},
+                          {"push of new keys", inserted / 1e6, 0, "", "M rows/s"},
+                          {"bytes a row beyond key, weights and state", overhead, 0, "", "bytes"}};
 }
 
 }  // namespace

@@ -72,14 +72,14 @@ Saved carve_saved(const WeightsParts& at, const Layout& layout, Carve& carve) {
 }
 
 struct Scratch {
-  float* query;    // (S, A) the query's share of the first layer, or its gradient
-  float* keys;     // (T, E) a group's history
-  float* dkeys;    // (T, E)
-  float* weights;  // packed: a candidate's own matrix, or its transpose
-  float* dz;       // (chunk, A)
-  float* score;    // (pairs), or its gradient
-  float* dkernel;  // (E, A) gradient of W2 - W3 or W1 + W3
-  float* dweights; // (E, A) of a candidate's own matrix
+  float* query;     // (S, A) the query's share of the first layer, or its gradient
+  float* keys;      // (T, E) a group's history
+  float* dkeys;     // (T, E)
+  float* weights;   // packed: a candidate's own matrix, or its transpose
+  float* dz;        // (chunk, A)
+  float* score;     // (pairs), or its gradient
+  float* dkernel;   // (E, A) gradient of W2 - W3 or W1 + W3
+  float* dweights;  // (E, A) of a candidate's own matrix
 };
 
 Scratch carve_scratch(const WeightsParts& at, const Layout& layout, Carve& carve) {

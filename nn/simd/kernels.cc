@@ -54,7 +54,8 @@ const Kernels& of_machine() {
 const Kernels& of_machine_mixed() {
   static const Kernels table = [] {
     Kernels mixed = of_machine();
-    const mixed::Products* products = &of_machine() == kernels_for("v4") ? mixed::products() : nullptr;
+    const mixed::Products* products =
+        &of_machine() == kernels_for("v4") ? mixed::products() : nullptr;
     return products == nullptr ? mixed : with_products(mixed, *products);
   }();
   return table;

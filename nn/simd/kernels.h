@@ -13,11 +13,12 @@ struct Products;
 }
 
 // Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4), with products in
-// float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs; MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one.
-// Matrices are row-major float32, `ld*` floats from a row to the next. Sums run in one fixed order,
-// so a result depends on the shape and the level alone, never on threads or alignment; a row of a
-// product does not depend on the other rows or on their number either. Nothing allocates. NaN in,
-// NaN out. Loads of 64-byte-aligned packed weights are fastest; nothing needs alignment.
+// float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs;
+// MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one. Matrices are row-major float32,
+// `ld*` floats from a row to the next. Sums run in one fixed order, so a result depends on the
+// shape and the level alone, never on threads or alignment; a row of a product does not depend on
+// the other rows or on their number either. Nothing allocates. NaN in, NaN out. Loads of
+// 64-byte-aligned packed weights are fastest; nothing needs alignment.
 struct Kernels {
   const char* isa;
 
