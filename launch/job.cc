@@ -153,6 +153,7 @@ void check_train(Checker& check, const job::Job& job) {
                 "must hold a target and its negatives: at least " + std::to_string(group));
   check.range("train.batch", train.batch(), 1u, 1u << 24);
   check.range("train.parts", train.parts(), 1u, 1024u);
+  check.range("train.depth", train.depth(), 0u, 64u);
   check.range("train.staleness", train.staleness(), 0u, 1'000'000u);
   check.range("train.clip_norm", train.clip_norm(), 0.0f, 1e9f);
   check.range("train.expire_steps", train.expire_steps(), std::uint64_t{0}, std::uint64_t{1} << 39);

@@ -113,9 +113,11 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
   options.incarnation = draw_id();
   options.host = process.host;
   options.pid = own_pid();
+  const job::Train& train = plan.job.spec.train();
+  options.depth = train.depth() != 0 ? train.depth() : train.mode() == job::Train::bsp ? 2 : 1;
   options.precision = precision_of(plan);
-  options.clip_norm = plan.job.spec.train().clip_norm();
-  options.wire_precision = wire_precision(plan.job.spec.train().wire());
+  options.clip_norm = train.clip_norm();
+  options.wire_precision = wire_precision(train.wire());
   return RoleThread::start(
       process, std::move(transport), scheduler, [&](net::Transport& net, Executor& executor) {
         return std::make_unique<worker::Worker>(options, *plan.graph, open_stream(plan),

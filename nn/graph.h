@@ -40,7 +40,7 @@ class Graph {
 
   const std::vector<SlotSpec>& slots() const { return slots_; }
   std::int32_t numeric_features() const { return numeric_features_; }
-  std::int32_t tables() const;                       // 1 + highest table of any slot
+  std::int32_t tables() const;  // 1 + highest table of any slot
   std::int32_t table_width(std::int32_t table) const;
   const TensorSpec& spec(TensorId id) const { return tensors_[id]; }
   const ParamSpec& param_spec(ParamId id) const { return params_[id]; }
@@ -98,8 +98,8 @@ class Session {
   // Forward only; fills `logits` (samples).
   void infer(const StepInput& input, Executor& executor, std::span<float> logits);
 
-  // What the last step left: a tensor's rows in one part (a tensor of batch-scope ops: all rows, and
-  // `part` is ignored), and after train() its gradient. Valid until the next step.
+  // What the last step left: a tensor's rows in one part (a tensor of batch-scope ops: all rows,
+  // and `part` is ignored), and after train() its gradient. Valid until the next step.
   ConstMatrix value(TensorId id, std::size_t part) const;
   ConstMatrix gradient(TensorId id, std::size_t part) const;
 

@@ -169,8 +169,8 @@ Session::Memory::Memory(const Graph& g, Precision precision)
   }
   packed_at.resize(ops.size());
   for (std::size_t op = 0; op < ops.size(); ++op) {
-    packed_at[op] = packed.take(std::max(floats_packed(*ops[op], Precision::kF32),
-                                         floats_packed(*ops[op], precision)));
+    packed_at[op] = packed.take(
+        std::max(floats_packed(*ops[op], Precision::kF32), floats_packed(*ops[op], precision)));
   }
   packed.commit();
 }

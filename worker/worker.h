@@ -49,7 +49,7 @@ struct WorkerOptions {
   std::string host;
   std::uint32_t pid = 0;
   // Batches of one stream between reading and acknowledgement. In BSP the lanes hold a pull until
-  // its turn, so depth never adds staleness there; in ASP it is the staleness one worker adds.
+  // its turn, so depth never adds staleness there; in ASP and SSP it does.
   std::uint32_t depth = 2;
   std::uint32_t dense_block = 256;  // floats of a row of the dense table
   nn::Precision precision = nn::Precision::kF32;

@@ -36,6 +36,7 @@ CLI::App& add_benchmark(CLI::App& family, Context& context, const std::string& n
 
 // One function per benchmark, each in its own file; they are listed in bench.cc.
 using AddBenchmark = void (*)(CLI::App& family, Context& context);
+void add_table(CLI::App& family, Context& context);
 void add_ops(CLI::App& family, Context& context);
 void add_train(CLI::App& family, Context& context);
 void add_checkpoint(CLI::App& family, Context& context);

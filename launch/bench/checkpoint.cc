@@ -15,6 +15,7 @@
 #include "common/rng.h"
 #include "launch/bench/bench.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/table_spec.h"
 #include "ps/snapshot.h"
 
 namespace meander::launch::bench {
@@ -48,19 +49,9 @@ class TemporaryFolder {
   std::string path_;
 };
 
-wire::TableSpec table_spec(const Options& options) {
-  wire::TableSpec spec;
-  spec.set_name("item");
-  spec.set_width(options.width);
-  spec.mutable_optimizer()->set_kind(wire::Optimizer::ROWWISE_ADAGRAD);
-  spec.mutable_optimizer()->set_rate(0.01f);
-  spec.set_init_range(0.01f);
-  return spec;
-}
-
 ps::Tables empty_tables(const Options& options) {
   ps::Tables tables;
-  tables.push_back(std::make_unique<ps::Table>(0, table_spec(options)));
+  tables.push_back(std::make_unique<ps::Table>(0, rowwise_table(options.width)));
   return tables;
 }
 

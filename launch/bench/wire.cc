@@ -22,6 +22,7 @@
 #include "common/rng.h"
 #include "launch/bench/bench.h"
 #include "launch/bench/measure.h"
+#include "launch/bench/table_spec.h"
 #include "launch/roles.h"
 #include "net/shm_transport.h"
 #include "ps/client.h"
@@ -50,16 +51,6 @@ struct Options {
 };
 
 double seconds_now() { return seconds(SystemClock().now() - TimePoint{}); }
-
-wire::TableSpec table_spec() {
-  wire::TableSpec spec;
-  spec.set_name("item");
-  spec.set_width(kWidth);
-  spec.set_init_range(0.05f);
-  spec.mutable_optimizer()->set_kind(wire::Optimizer::ROWWISE_ADAGRAD);
-  spec.mutable_optimizer()->set_rate(0.01f);
-  return spec;
-}
 
 template <class T>
 T must(Result<T> result) {
@@ -147,7 +138,7 @@ class Bench {
       setup.set_streams(1);
       setup.set_staleness(-1);
       setup.set_incarnation(kIncarnation);
-      *setup.add_tables() = table_spec();
+      *setup.add_tables() = rowwise_table(kWidth);
       scheduler_->send("lane/0", std::move(header));
       scheduler_->poll(std::chrono::milliseconds(100), [&](net::Message message) {
         is_ready = is_ready || message.header.has_lane_ready();
@@ -331,7 +322,7 @@ double copy_bytes(std::size_t times, std::size_t bytes) {
 // The table of a lane without a wire.
 class TableAlone {
  public:
-  explicit TableAlone(const Bench& bench) : bench_(bench), table_(0, table_spec()) {
+  explicit TableAlone(const Bench& bench) : bench_(bench), table_(0, rowwise_table(kWidth)) {
     rows_.resize(bench.keys().front().size() / sizeof(std::uint64_t) * kWidth);
     for (std::size_t i = 0; i < kSets; ++i) one(i, true, true);
   }

@@ -14,39 +14,19 @@
 namespace meander::nn {
 namespace {
 
-// Pairs (behaviour, candidate) worked through all layers at a time, so that they stay in cache.
-constexpr std::int32_t kTilePairs = 96;
+// Pairs (behaviour, candidate) that go through the narrow layers together, and stay in cache.
+constexpr std::int32_t kChunkPairs = 96;
 
 std::size_t floats(std::int32_t rows, std::int32_t cols) {
   return static_cast<std::size_t>(rows) * cols;
 }
 
-std::int32_t tile_rows(const Layout& layout) {
-  return std::min(layout.history_rows, std::max(1, kTilePairs / layout.candidates));
-}
-
-// History rows [first, first + rows) that belong to one step, to groups from `group` on.
-struct Span {
-  std::int32_t first, rows, group;
-};
-
-// Walks the spans of a growing range of history rows.
-class Spans {
- public:
-  explicit Spans(const Layout& layout) : layout_(layout) {}
-  // The next span of at most `end` - `first` rows that starts at `first`, the end of the last one.
-  Span next(std::int32_t first, std::int32_t end) {
-    while (first >= layout_.step_offset[step_] + layout_.step_rows[step_]) ++step_;
-    const std::int32_t step_end = layout_.step_offset[step_] + layout_.step_rows[step_];
-    return {first, std::min(end, step_end) - first, first - layout_.step_offset[step_]};
-  }
-
- private:
-  const Layout& layout_;
-  std::int32_t step_ = 0;
-};
-
 // ----------------------------------------------------------------------------------- weights
+//
+// A pair's first layer is [q, k, q - k, q * k] . (W1, W2, W3, W4), so for a candidate q it is
+//   k . (W2 - W3 + diag(q) W4) + q . (W1 + W3):
+// one product of the history with a matrix of the candidate's own. Pairs are worked sample by
+// sample, each over its own history, in memory of their own; the tensors are time-major.
 
 struct WeightsParts {
   TensorId query, keys, out;
@@ -92,68 +72,78 @@ Saved carve_saved(const WeightsParts& at, const Layout& layout, Carve& carve) {
 }
 
 struct Scratch {
-  float* query;    // (S, A) the query's share of the first layer, or its gradient
-  float* key;      // (tile, A) the key's share, or its gradient
-  float* product;  // (tile pairs, E) q * k, or its gradient
-  float* dz;       // (tile pairs, A)
-  float* dscore;   // (pairs)
-  float* sample;   // (S) of the softmax
-  float* dkernel;  // (E, A) gradient of W2 - W3 or W1 + W3
+  float* query;     // (S, A) the query's share of the first layer, or its gradient
+  float* keys;      // (T, E) a group's history
+  float* dkeys;     // (T, E)
+  float* weights;   // packed: a candidate's own matrix, or its transpose
+  float* dz;        // (chunk, A)
+  float* score;     // (pairs), or its gradient
+  float* dkernel;   // (E, A) gradient of W2 - W3 or W1 + W3
+  float* dweights;  // (E, A) of a candidate's own matrix
 };
 
 Scratch carve_scratch(const WeightsParts& at, const Layout& layout, Carve& carve) {
-  const std::int32_t tile = tile_rows(layout), pairs = tile * layout.candidates;
+  const std::int32_t steps = layout.steps();
   Scratch scratch;
   scratch.query = carve.take(layout.samples(), at.a);
-  scratch.key = carve.take(tile, at.a);
-  scratch.product = carve.take(pairs, at.e);
-  scratch.dz = carve.take(pairs, at.a);
-  scratch.dscore = carve.take(layout.rows(Rows::kHistorySample));
-  scratch.sample = carve.take(layout.samples());
+  scratch.keys = carve.take(steps, at.e);
+  scratch.dkeys = carve.take(steps, at.e);
+  scratch.weights = carve.take(
+      std::max(kernels().packed_floats(at.e, at.a), kernels().packed_floats(at.a, at.e)));
+  scratch.dz = carve.take(kChunkPairs + steps * layout.candidates, at.a);
+  scratch.score = carve.take(layout.rows(Rows::kHistorySample));
   scratch.dkernel = carve.take(at.e, at.a);
+  scratch.dweights = carve.take(at.e, at.a);
   return scratch;
 }
 
-// body(step's first pair, pairs): candidate s of the step is pair first + s, s < pairs.
+// body(group, first pair): the pairs of a group are those of its candidates, one after another.
 template <class Body>
-void for_steps(const Layout& layout, Body body) {
-  for (std::int32_t t = 0; t < layout.steps(); ++t) {
-    body(layout.step_offset[t] * layout.candidates, layout.step_rows[t] * layout.candidates);
+void for_groups(const Layout& layout, Body body) {
+  std::int32_t pair = 0;
+  for (std::int32_t g = 0; g < layout.groups; ++g) {
+    body(g, pair);
+    pair += layout.lengths[g] * layout.candidates;
   }
 }
 
-// Scores become weights, sample by sample over its history.
-void softmax(const Layout& layout, float* score, float* sample) {
-  for_steps(layout, [&](std::int32_t first, std::int32_t pairs) {
-    for (std::int32_t s = 0; s < pairs; ++s) {
-      sample[s] = first == 0 ? score[s] : std::max(sample[s], score[first + s]);
+// Pairs of one sample, at `first` on, and where each lies in time-major order.
+template <class Body>
+void for_samples(const Layout& layout, Body body) {
+  for_groups(layout, [&](std::int32_t g, std::int32_t pair) {
+    for (std::int32_t c = 0; c < layout.candidates; ++c, pair += layout.lengths[g]) {
+      body(pair, layout.lengths[g], [&layout, g, c](std::int32_t t) {
+        return floats(layout.step_offset[t] + g, layout.candidates) + c;
+      });
     }
   });
-  for_steps(layout, [&](std::int32_t first, std::int32_t pairs) {
-    for (std::int32_t s = 0; s < pairs; ++s) score[first + s] -= sample[s];
+}
+
+// Scores become weights, sample by sample over its history, in `out` time-major.
+void softmax(const Layout& layout, float* score, float* out) {
+  for_samples(layout, [&](std::int32_t pair, std::int32_t length, auto) {
+    float* own = score + pair;
+    const float most = *std::max_element(own, own + length);
+    for (std::int32_t t = 0; t < length; ++t) own[t] -= most;
   });
   kernels().exp(score, score, static_cast<std::size_t>(layout.rows(Rows::kHistorySample)));
-  for_steps(layout, [&](std::int32_t first, std::int32_t pairs) {
-    for (std::int32_t s = 0; s < pairs; ++s) {
-      sample[s] = first == 0 ? score[s] : sample[s] + score[first + s];
-    }
-  });
-  for (std::int32_t s = 0; s < layout.samples(); ++s) sample[s] = 1 / sample[s];
-  for_steps(layout, [&](std::int32_t first, std::int32_t pairs) {
-    for (std::int32_t s = 0; s < pairs; ++s) score[first + s] *= sample[s];
+  for_samples(layout, [&](std::int32_t pair, std::int32_t length, auto place) {
+    const float* own = score + pair;
+    float sum = 0;
+    for (std::int32_t t = 0; t < length; ++t) sum += own[t];
+    const float share = 1 / sum;
+    for (std::int32_t t = 0; t < length; ++t) out[place(t)] = own[t] * share;
   });
 }
 
 // dscore = weight (dweight - the sum of weight * dweight over the sample's history).
 void softmax_backward(const Layout& layout, const float* weight, const float* dweight,
-                      float* dscore, float* sample) {
-  std::fill_n(sample, layout.samples(), 0.0f);
-  for_steps(layout, [&](std::int32_t first, std::int32_t pairs) {
-    for (std::int32_t s = 0; s < pairs; ++s) sample[s] += weight[first + s] * dweight[first + s];
-  });
-  for_steps(layout, [&](std::int32_t first, std::int32_t pairs) {
-    for (std::int32_t s = 0; s < pairs; ++s) {
-      dscore[first + s] = weight[first + s] * (dweight[first + s] - sample[s]);
+                      float* dscore) {
+  for_samples(layout, [&](std::int32_t pair, std::int32_t length, auto place) {
+    float sum = 0;
+    for (std::int32_t t = 0; t < length; ++t) sum += weight[place(t)] * dweight[place(t)];
+    for (std::int32_t t = 0; t < length; ++t) {
+      dscore[pair + t] = weight[place(t)] * (dweight[place(t)] - sum);
     }
   });
 }
@@ -201,20 +191,22 @@ class AttentionWeights final : public Op {
 
   void forward(const OpContext& context) const override {
     const Layout& layout = *context.layout;
-    const Matrix query = context.value(at_.query), out = context.value(at_.out);
+    const Matrix query = context.value(at_.query);
     const Packed packed = packed_in(context);
     Carve saved_memory(context.saved), scratch_memory(context.scratch);
     const Saved saved = carve_saved(at_, layout, saved_memory);
     const Scratch scratch = carve_scratch(at_, layout, scratch_memory);
     kernels().gemm(query.data, query.stride, packed.query, at_.bias1.in(context.params),
                    scratch.query, at_.a, query.rows, at_.e, at_.a, false);
-    Spans spans(layout);
-    const std::int32_t tile = tile_rows(layout);
-    for (std::int32_t row = 0; row < layout.history_rows; row += tile) {
-      const std::int32_t end = std::min(row + tile, layout.history_rows);
-      forward_tile(context, packed, saved, scratch, spans, row, end);
-    }
-    softmax(layout, out.data, scratch.sample);
+    std::int32_t done = 0;
+    for_groups(layout, [&](std::int32_t g, std::int32_t pair) {
+      first_layer(context, packed, saved, scratch, g, pair);
+      const std::int32_t end = pair + layout.lengths[g] * layout.candidates;
+      if (end - done < kChunkPairs && g + 1 < layout.groups) return;
+      score_pairs(context, packed, saved, scratch, done, end);
+      done = end;
+    });
+    softmax(layout, scratch.score, context.value(at_.out).data);
   }
 
   void backward(const OpContext& context) const override {
@@ -225,15 +217,21 @@ class AttentionWeights final : public Op {
     const Saved saved = carve_saved(at_, layout, saved_memory);
     const Scratch scratch = carve_scratch(at_, layout, scratch_memory);
     softmax_backward(layout, context.value(at_.out).data, context.grad(at_.out).data,
-                     scratch.dscore, scratch.sample);
+                     scratch.score);
     std::fill_n(scratch.query, floats(layout.samples(), a), 0.0f);
     std::fill_n(scratch.dkernel, floats(e, a), 0.0f);
-    Spans spans(layout);
-    const std::int32_t tile = tile_rows(layout);
-    for (std::int32_t row = 0; row < layout.history_rows; row += tile) {
-      const std::int32_t end = std::min(row + tile, layout.history_rows);
-      backward_tile(context, packed, saved, scratch, spans, row, end);
-    }
+    std::int32_t done = 0, first_group = 0;
+    for_groups(layout, [&](std::int32_t g, std::int32_t pair) {
+      const std::int32_t end = pair + layout.lengths[g] * layout.candidates;
+      if (end - done < kChunkPairs && g + 1 < layout.groups) return;
+      narrow_layers_backward(context, packed, saved, scratch, done, end);
+      for (std::int32_t at = done; first_group <= g; ++first_group) {
+        first_layer_backward(context, packed, scratch, first_group,
+                             scratch.dz + floats(at - done, a));
+        at += layout.lengths[first_group] * layout.candidates;
+      }
+      done = end;
+    });
     add_folded(context, scratch.dkernel, 1, -1.0f);  // of W2 - W3
     backward_query(context, packed, scratch);
   }
@@ -250,48 +248,53 @@ class AttentionWeights final : public Op {
     Carve carve(const_cast<float*>(context.packed));  // read only
     return carve_packed(at_, carve);
   }
-
-  // Scores of history rows [row, end) for their candidates.
-  void forward_tile(const OpContext& context, const Packed& packed, const Saved& saved,
-                    const Scratch& scratch, Spans& spans, std::int32_t row,
-                    std::int32_t end) const {
-    const Kernels& k = kernels();
-    const std::int32_t e = at_.e, a = at_.a, b = at_.b, share = context.layout->candidates;
-    const Matrix query = context.value(at_.query), keys = context.value(at_.keys);
-    const std::int32_t pairs = (end - row) * share;
-    const std::size_t pair = floats(row, share);
-    float* y1 = saved.y1 + pair * a;
-    float* y2 = saved.y2 + pair * b;
-    k.gemm(keys.row(row), keys.stride, packed.key, nullptr, scratch.key, a, end - row, e, a, false);
-    for (std::int32_t at = row; at < end;) {
-      const Span span = spans.next(at, end);
-      const std::size_t in_tile = floats(span.first - row, share);
-      const std::int32_t sample = span.group * share;
-      k.attention_join(keys.row(span.first), keys.stride, query.row(sample), query.stride,
-                       scratch.key + floats(span.first - row, a), scratch.query + floats(sample, a),
-                       scratch.product + in_tile * e, y1 + in_tile * a, span.rows, share, e, a);
-      at += span.rows;
+  // The history of group g, its rows without gaps.
+  void gather_keys(const OpContext& context, std::int32_t g, float* to) const {
+    const Layout& layout = *context.layout;
+    const Matrix keys = context.value(at_.keys);
+    for (std::int32_t t = 0; t < layout.lengths[g]; ++t) {
+      std::copy_n(keys.row(layout.step_offset[t] + g), at_.e, to + floats(t, at_.e));
     }
-    k.gemm(scratch.product, e, packed.product, nullptr, y1, a, pairs, e, a, true);
+  }
+
+  // y1 of the group's pairs, before its sigmoid.
+  void first_layer(const OpContext& context, const Packed& packed, const Saved& saved,
+                   const Scratch& scratch, std::int32_t g, std::int32_t pair) const {
+    const Kernels& k = kernels();
+    const Layout& layout = *context.layout;
+    const std::int32_t e = at_.e, a = at_.a, length = layout.lengths[g];
+    gather_keys(context, g, scratch.keys);
+    for (std::int32_t c = 0; c < layout.candidates; ++c, pair += length) {
+      const std::int32_t sample = g * layout.candidates + c;
+      k.pack_add_rows(packed.key, packed.product, context.value(at_.query).row(sample), e, a,
+                      scratch.weights);
+      k.gemm(scratch.keys, e, scratch.weights, scratch.query + floats(sample, a),
+             saved.y1 + floats(pair, a), a, length, e, a, false);
+    }
+  }
+
+  // The layers behind the first, of pairs [first, end).
+  void score_pairs(const OpContext& context, const Packed& packed, const Saved& saved,
+                   const Scratch& scratch, std::int32_t first, std::int32_t end) const {
+    const Kernels& k = kernels();
+    const std::int32_t a = at_.a, b = at_.b, pairs = end - first;
+    float* y1 = saved.y1 + floats(first, a);
+    float* y2 = saved.y2 + floats(first, b);
     k.sigmoid(y1, y1, floats(pairs, a));
     k.gemm(y1, a, packed.second, at_.bias2.in(context.params), y2, b, pairs, a, b, false);
     k.sigmoid(y2, y2, floats(pairs, b));
     k.row_dot(y2, b, at_.kernel3.in(context.params), *at_.bias3.in(context.params),
-              context.value(at_.out).data + pair, pairs, b);
+              scratch.score + first, pairs, b);
   }
 
-  void backward_tile(const OpContext& context, const Packed& packed, const Saved& saved,
-                     const Scratch& scratch, Spans& spans, std::int32_t row,
-                     std::int32_t end) const {
+  // From the gradient of scores to that of the first layer, scratch.dz, of pairs [first, end).
+  void narrow_layers_backward(const OpContext& context, const Packed& packed, const Saved& saved,
+                              const Scratch& scratch, std::int32_t first, std::int32_t end) const {
     const Kernels& k = kernels();
-    const std::int32_t e = at_.e, a = at_.a, b = at_.b, share = context.layout->candidates;
-    const Matrix query = context.value(at_.query), keys = context.value(at_.keys);
-    const Matrix dquery = context.grad(at_.query), dkeys = context.grad(at_.keys);
-    const std::int32_t pairs = (end - row) * share;
-    const std::size_t pair = floats(row, share);
-    float* y1 = saved.y1 + pair * a;
-    float* dz2 = saved.y2 + pair * b;
-    const float* dscore = scratch.dscore + pair;
+    const std::int32_t a = at_.a, b = at_.b, pairs = end - first;
+    const float* y1 = saved.y1 + floats(first, a);
+    float* dz2 = saved.y2 + floats(first, b);
+    const float* dscore = scratch.score + first;
     float* const d = context.dparams;
     k.row_dot_sigmoid_backward(dscore, at_.kernel3.in(context.params), dz2, b, at_.kernel3.in(d),
                                pairs, b);
@@ -300,35 +303,36 @@ class AttentionWeights final : public Op {
     k.column_sum(dz2, b, pairs, b, at_.bias2.in(d));
     k.gemm(dz2, b, packed.second_back, nullptr, scratch.dz, a, pairs, b, a, false);
     k.sigmoid_backward(y1, scratch.dz, floats(pairs, a));
-    Spans again = spans;
-    for (std::int32_t at = row; at < end;) {  // q * k once more
-      const Span span = again.next(at, end);
-      const std::int32_t sample = span.group * share;
-      k.attention_join(keys.row(span.first), keys.stride, query.row(sample), query.stride, nullptr,
-                       nullptr, scratch.product + floats(span.first - row, share) * e, nullptr,
-                       span.rows, share, e, 0);
-      at += span.rows;
+  }
+
+  // `dz`: the gradients of the group's pairs before the first sigmoid.
+  void first_layer_backward(const OpContext& context, const Packed& packed, const Scratch& scratch,
+                            std::int32_t g, const float* dz) const {
+    const Kernels& k = kernels();
+    const Layout& layout = *context.layout;
+    const std::int32_t e = at_.e, a = at_.a, length = layout.lengths[g];
+    const Matrix query = context.value(at_.query), dquery = context.grad(at_.query);
+    const Matrix dkeys = context.grad(at_.keys);
+    const float* product = at_.kernel1.in(context.params) + 3 * floats(e, a);
+    float* dproduct = at_.kernel1.in(context.dparams) + 3 * floats(e, a);
+    gather_keys(context, g, scratch.keys);
+    for (std::int32_t c = 0; c < layout.candidates; ++c, dz += floats(length, a)) {
+      const std::int32_t sample = g * layout.candidates + c;
+      const float* q = query.row(sample);
+      k.column_sum(dz, a, length, a, scratch.query + floats(sample, a));
+      std::fill_n(scratch.dweights, floats(e, a), 0.0f);
+      k.gemm_tn(scratch.keys, e, dz, a, scratch.dweights, a, length, e, a);
+      k.scaled_rows_backward(scratch.dweights, product, q, scratch.dkernel, dproduct,
+                             dquery.data == nullptr ? nullptr : dquery.row(sample), e, a);
+      if (dkeys.data == nullptr) continue;
+      k.pack_add_columns(packed.key_back, packed.product_back, q, a, e, scratch.weights);
+      k.gemm(dz, a, scratch.weights, nullptr, scratch.dkeys, e, length, a, e, c > 0);
     }
-    k.gemm_tn(scratch.product, e, scratch.dz, a, at_.kernel1.in(d) + 3 * floats(e, a), a, pairs, e,
-              a);
-    k.gemm(scratch.dz, a, packed.product_back, nullptr, scratch.product, e, pairs, a, e, false);
-    for (std::int32_t at = row; at < end;) {
-      const Span span = spans.next(at, end);
-      const std::size_t in_tile = floats(span.first - row, share);
-      const std::int32_t sample = span.group * share;
-      k.attention_join_backward(keys.row(span.first), keys.stride, query.row(sample), query.stride,
-                                scratch.product + in_tile * e, scratch.dz + in_tile * a,
-                                scratch.key + floats(span.first - row, a),
-                                scratch.query + floats(sample, a),
-                                dkeys.data == nullptr ? nullptr : dkeys.row(span.first),
-                                dkeys.stride, dquery.data == nullptr ? nullptr : dquery.row(sample),
-                                dquery.stride, span.rows, share, e, a);
-      at += span.rows;
-    }
-    k.gemm_tn(keys.row(row), keys.stride, scratch.key, a, scratch.dkernel, a, end - row, e, a);
     if (dkeys.data == nullptr) return;
-    k.gemm(scratch.key, a, packed.key_back, nullptr, dkeys.row(row), dkeys.stride, end - row, a, e,
-           true);
+    for (std::int32_t t = 0; t < length; ++t) {
+      k.axpy(1.0f, scratch.dkeys + floats(t, e), dkeys.row(layout.step_offset[t] + g),
+             static_cast<std::size_t>(e));
+    }
   }
 
   // dkernel is the gradient of block `own` of the first kernel, and `sign` times it that of W3.

@@ -233,8 +233,8 @@ class AuxiliaryLoss final : public Op {
   // History rows from the second step on.
   static std::int32_t rows_of(const Layout& layout) { return layout.history_rows - layout.groups; }
 
-  // Forward and backward of `rows` rows, from the second step's `first` on; their states before are in
-  // s.state.
+  // Forward and backward of `rows` rows, from the second step's `first` on; their states before are
+  // in s.state.
   void run_tile(const OpContext& context, const Packed& packed, const Saved& saved,
                 const Scratch& s, std::int32_t first, std::int32_t rows) const {
     const Kernels& k = kernels();
@@ -261,7 +261,8 @@ class AuxiliaryLoss final : public Op {
     k.column_sum(s.y2, b, both, b, saved.bias2);
     k.gemm(s.y2, b, packed.second_back, nullptr, s.dz1, a, both, b, a, false);
     k.sigmoid_backward(s.y1, s.dz1, floats(both, a));
-    k.gemm_tn(clicks.row(row), clicks.stride, s.dz1, a, saved.weights + floats(h, a), a, rows, e, a);
+    k.gemm_tn(clicks.row(row), clicks.stride, s.dz1, a, saved.weights + floats(h, a), a, rows, e,
+              a);
     k.gemm_tn(non_clicks.row(row), non_clicks.stride, s.dz1 + floats(rows, a), a,
               saved.weights + floats(h, a), a, rows, e, a);
     k.gemm(s.dz1, a, packed.behaviour_back, nullptr, saved.behaviour + floats(2 * first, e), e,

@@ -211,8 +211,8 @@ void backward_recurrent_weights(const Cell& cell, const Layout& layout, std::int
   const float* dp = run.p + row * 3 * h;
   k.gemm_tn(run.hp + row * h, h, dp, 3 * h, cell.gates_kernel.in(dparams) + cell.in * 2 * h, 2 * h,
             rows, h, 2 * h);
-  k.gemm_tn(run.rh + row * h, h, dp + 2 * h, 3 * h,
-            cell.candidate_kernel.in(dparams) + cell.in * h, h, rows, h, h);
+  k.gemm_tn(run.rh + row * h, h, dp + 2 * h, 3 * h, cell.candidate_kernel.in(dparams) + cell.in * h,
+            h, rows, h, h);
 }
 
 // From dp (history rows [first, end), 3H), the gradient of x's share: biases, x, and into dkernels
@@ -430,19 +430,18 @@ class Augru final : public Op {
       std::copy_n(dout.row(s), h, dh + static_cast<std::size_t>(s) * h);
     }
     std::fill_n(dkernels, static_cast<std::size_t>(cell_.in) * 3 * h, 0.0f);
-    backward_steps(cell_, packed, layout, share, run, context.value(attention_).data,
-                   context.grad(attention_).data, {}, dh, drh,
-                   [&](std::int32_t first, std::int32_t end) {
-                     backward_recurrent_weights(cell_, layout, share, run, first, end,
-                                                context.dparams);
-                     const float* dp = run.p + static_cast<std::size_t>(first) * share * 3 * h;
-                     if (share > 1) {
-                       kernels().sum_shared(dp, 3 * h, dprojected, 3 * h, end - first, share, 3 * h);
-                       dp = dprojected;
-                     }
-                     backward_input(cell_, packed, context.value(x_), dp, first, end, dkernels,
-                                    context.dparams, context.grad(x_));
-                   });
+    backward_steps(
+        cell_, packed, layout, share, run, context.value(attention_).data,
+        context.grad(attention_).data, {}, dh, drh, [&](std::int32_t first, std::int32_t end) {
+          backward_recurrent_weights(cell_, layout, share, run, first, end, context.dparams);
+          const float* dp = run.p + static_cast<std::size_t>(first) * share * 3 * h;
+          if (share > 1) {
+            kernels().sum_shared(dp, 3 * h, dprojected, 3 * h, end - first, share, 3 * h);
+            dp = dprojected;
+          }
+          backward_input(cell_, packed, context.value(x_), dp, first, end, dkernels,
+                         context.dparams, context.grad(x_));
+        });
     add_input_kernels(cell_, dkernels, context.dparams);
   }
 

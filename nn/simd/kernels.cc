@@ -54,7 +54,8 @@ const Kernels& of_machine() {
 const Kernels& of_machine_mixed() {
   static const Kernels table = [] {
     Kernels mixed = of_machine();
-    const mixed::Products* products = &of_machine() == kernels_for("v4") ? mixed::products() : nullptr;
+    const mixed::Products* products =
+        &of_machine() == kernels_for("v4") ? mixed::products() : nullptr;
     return products == nullptr ? mixed : with_products(mixed, *products);
   }();
   return table;
@@ -68,6 +69,8 @@ Kernels with_products(Kernels table, const mixed::Products& products) {
   table.isa = products.name;
   table.packed_floats = products.packed_floats;
   table.pack = products.pack;
+  table.pack_add_rows = products.pack_add_rows;
+  table.pack_add_columns = products.pack_add_columns;
   table.gemm = products.gemm;
   table.gemm_from = products.gemm_from;
   table.gemm_tn = products.gemm_tn;

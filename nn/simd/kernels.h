@@ -13,11 +13,12 @@ struct Products;
 }
 
 // Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4), with products in
-// float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs; MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one.
-// Matrices are row-major float32, `ld*` floats from a row to the next. Sums run in one fixed order,
-// so a result depends on the shape and the level alone, never on threads or alignment; a row of a
-// product does not depend on the other rows or on their number either. Nothing allocates. NaN in,
-// NaN out. Loads of 64-byte-aligned packed weights are fastest; nothing needs alignment.
+// float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs;
+// MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one. Matrices are row-major float32,
+// `ld*` floats from a row to the next. Sums run in one fixed order, so a result depends on the
+// shape and the level alone, never on threads or alignment; a row of a product does not depend on
+// the other rows or on their number either. Nothing allocates. NaN in, NaN out. Loads of
+// 64-byte-aligned packed weights are fastest; nothing needs alignment.
 struct Kernels {
   const char* isa;
 
@@ -27,6 +28,12 @@ struct Kernels {
   // Packs b (K, N); with `transpose`, b is (N, K) and its transpose is packed.
   void (*pack)(const float* b, std::int32_t ldb, std::int32_t k, std::int32_t n, bool transpose,
                float* packed);
+  // out = a + b, all packed (K, N), where row r of b counts scale[r] times, or column j scale[j]
+  // times. In mixed precision the sum is rounded again.
+  void (*pack_add_rows)(const float* a, const float* b, const float* scale, std::int32_t k,
+                        std::int32_t n, float* out);
+  void (*pack_add_columns)(const float* a, const float* b, const float* scale, std::int32_t k,
+                           std::int32_t n, float* out);
   // c (M, N) = a (M, K) . packed + bias (N; may be null). With `accumulate`, c += instead.
   void (*gemm)(const float* a, std::int32_t lda, const float* packed, const float* bias, float* c,
                std::int32_t ldc, std::int32_t m, std::int32_t k, std::int32_t n, bool accumulate);
@@ -63,18 +70,10 @@ struct Kernels {
   // out (M, N) = the sum over its rows of own (M*share, N).
   void (*sum_shared)(const float* own, std::int32_t ldo, float* out, std::int32_t ldout,
                      std::int32_t m, std::int32_t share, std::int32_t n);
-  // Attention's first layer: z (M*share, A) = kp (M, A) + qp (M*share, A), and
-  // product (M*share, E) = key (M, E) * q (M*share, E). z and product have no gaps between rows.
-  void (*attention_join)(const float* key, std::int32_t ldk, const float* q, std::int32_t ldq,
-                         const float* kp, const float* qp, float* product, float* z, std::int32_t m,
-                         std::int32_t share, std::int32_t e, std::int32_t a);
-  // Back from dz and dproduct: dkp = the sum of dz over shared rows, dqp += dz,
-  // dkey += sum of dproduct * q (if not null), dq += dproduct * key.
-  void (*attention_join_backward)(const float* key, std::int32_t ldk, const float* q,
-                                  std::int32_t ldq, const float* dproduct, const float* dz,
-                                  float* dkp, float* dqp, float* dkey, std::int32_t lddkey,
-                                  float* dq, std::int32_t lddq, std::int32_t m, std::int32_t share,
-                                  std::int32_t e, std::int32_t a);
+  // Back from dw, the gradient of a + diag(scale) b, all (K, N) without gaps: da += dw,
+  // db += diag(scale) dw, dscale (K; may be null) += the row sums of b * dw.
+  void (*scaled_rows_backward)(const float* dw, const float* b, const float* scale, float* da,
+                               float* db, float* dscale, std::int32_t k, std::int32_t n);
   // out (M*share, E) += weight (M*share) * key (M, E).
   void (*pool_add)(const float* weight, const float* key, std::int32_t ldk, float* out,
                    std::int32_t ldo, std::int32_t m, std::int32_t share, std::int32_t e);

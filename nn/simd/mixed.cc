@@ -22,7 +22,7 @@ namespace {
 constexpr long kRequestPermission = 0x1023;  // arch_prctl: of a state component for this process
 constexpr long kTileData = 18;
 constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // cpuid 7.0, edx
-constexpr unsigned kAvx512Bf16 = 1u << 5;                      // cpuid 7.1, eax
+constexpr unsigned kAvx512Bf16 = 1u << 5;                     // cpuid 7.1, eax
 
 struct Registers {
   unsigned a = 0, b = 0, c = 0, d = 0;

@@ -13,6 +13,10 @@ struct Products {
   std::size_t (*packed_floats)(std::int32_t k, std::int32_t n);
   void (*pack)(const float* b, std::int32_t ldb, std::int32_t k, std::int32_t n, bool transpose,
                float* packed);
+  void (*pack_add_rows)(const float* a, const float* b, const float* scale, std::int32_t k,
+                        std::int32_t n, float* out);
+  void (*pack_add_columns)(const float* a, const float* b, const float* scale, std::int32_t k,
+                           std::int32_t n, float* out);
   void (*gemm)(const float* a, std::int32_t lda, const float* packed, const float* bias, float* c,
                std::int32_t ldc, std::int32_t m, std::int32_t k, std::int32_t n, bool accumulate);
   void (*gemm_from)(const float* a, std::int32_t lda, const float* packed, const float* init,

@@ -13,7 +13,8 @@ TEST(AwakeClock, GoesWithTheOtherClockWhileItIsLookedAt) {
   AwakeClock clock;
   TimePoint now{minutes(7)};
   for (int i = 0; i < 100; ++i, now += milliseconds(900)) EXPECT_EQ(clock.look(now), now);
-  EXPECT_EQ(clock.seen_at(clock.now() + milliseconds(5)), now + milliseconds(5) - milliseconds(900));
+  EXPECT_EQ(clock.seen_at(clock.now() + milliseconds(5)),
+            now + milliseconds(5) - milliseconds(900));
 }
 
 TEST(AwakeClock, LeavesOutAPauseButForTheLongestStep) {

@@ -273,26 +273,22 @@ TEST_P(KernelsTest, OutputUnitForwardAndBackward) {
   }
 }
 
-TEST_P(KernelsTest, SharedRowsJoinPoolAndSum) {
+TEST_P(KernelsTest, SharedRowsPoolAndSum) {
   for (const int share : {1, 2, 3}) {
     for (const int e : {1, 5, 16, 36}) {
-      const int m = 7, a = 19, p = m * share;
-      const Floats key = random(m * e), q = random(p * e), kp = random(m * a), qp = random(p * a);
-      Floats product(p * e), z(p * a), sum(m * e), pooled = q;
-      kernels().attention_join(key.data(), e, q.data(), e, kp.data(), qp.data(), product.data(),
-                               z.data(), m, share, e, a);
+      const int m = 7, p = m * share;
+      const Floats key = random(m * e), q = random(p * e);
+      Floats sum(m * e), pooled = q;
       kernels().sum_shared(q.data(), e, sum.data(), e, m, share, e);
       const Floats weight = random(p);
       kernels().pool_add(weight.data(), key.data(), e, pooled.data(), e, m, share, e);
       Floats expected_sum(m * e);
       for (int i = 0; i < p * e; ++i) {
         const int shared = i / e / share * e + i % e;
-        EXPECT_EQ(product[i], key[shared] * q[i]);
         EXPECT_NEAR(pooled[i], q[i] + weight[i / e] * key[shared], 1e-6);
         expected_sum[shared] += q[i];
       }
       for (int i = 0; i < m * e; ++i) EXPECT_NEAR(sum[i], expected_sum[i], 1e-6);
-      for (int i = 0; i < p * a; ++i) EXPECT_EQ(z[i], kp[i / a / share * a + i % a] + qp[i]);
     }
   }
 }
@@ -300,33 +296,70 @@ TEST_P(KernelsTest, SharedRowsJoinPoolAndSum) {
 TEST_P(KernelsTest, SharedRowsGetTheirGradients) {
   for (const int share : {1, 2, 3}) {
     for (const int e : {1, 5, 16, 36}) {
-      const int m = 7, a = 19, p = m * share;
-      const Floats key = random(m * e), q = random(p * e), dz = random(p * a), dp = random(p * e);
-      Floats dkp(m * a, kMark), dqp(p * a, 1.0f), dkey(m * e, 1.0f), dq(p * e, 1.0f);
-      kernels().attention_join_backward(key.data(), e, q.data(), e, dp.data(), dz.data(),
-                                        dkp.data(), dqp.data(), dkey.data(), e, dq.data(), e, m,
-                                        share, e, a);
+      const int m = 7, p = m * share;
+      const Floats key = random(m * e);
       const Floats weight = random(p), dout = random(p * e);
       Floats dweight(p, 1.0f), dpooled(m * e, 1.0f);
       kernels().pool_backward(weight.data(), key.data(), e, dout.data(), e, dweight.data(),
                               dpooled.data(), e, m, share, e);
-      Floats sum_dz(m * a), sum_dkey(m * e, 1.0f), sum_pooled(m * e, 1.0f), dot(p, 1.0f);
-      for (int i = 0; i < p * a; ++i) {
-        EXPECT_NEAR(dqp[i], 1 + dz[i], 1e-6);
-        sum_dz[i / a / share * a + i % a] += dz[i];
-      }
+      Floats sum_pooled(m * e, 1.0f), dot(p, 1.0f);
       for (int i = 0; i < p * e; ++i) {
         const int shared = i / e / share * e + i % e;
-        EXPECT_NEAR(dq[i], 1 + dp[i] * key[shared], 1e-6);
-        sum_dkey[shared] += dp[i] * q[i];
         sum_pooled[shared] += weight[i / e] * dout[i];
         dot[i / e] += dout[i] * key[shared];
       }
-      for (int i = 0; i < m * a; ++i) EXPECT_NEAR(dkp[i], sum_dz[i], 1e-6);
-      for (int i = 0; i < m * e; ++i) EXPECT_NEAR(dkey[i], sum_dkey[i], 1e-6);
       for (int i = 0; i < m * e; ++i) EXPECT_NEAR(dpooled[i], sum_pooled[i], 1e-6);
       for (int i = 0; i < p; ++i) EXPECT_NEAR(dweight[i], dot[i], tolerance(e));
     }
+  }
+}
+
+// A product with the sum tells what the sum's packed form holds.
+TEST_P(KernelsTest, PackedSumsScaleRowsAndColumns) {
+  const double rounding = table_ == &mixed_ ? 0x1p-8 : 0;  // of a sum, to bfloat16
+  for (const auto& [m, k, n] : kShapes) {
+    const Floats a = random(m * k), x = random(k * n), y = random(k * n);
+    const Floats rows = random(k), columns = random(n);
+    const std::size_t size = kernels().packed_floats(k, n);
+    Floats px(size), py(size), sum(size, kMark), c(m * n);
+    kernels().pack(x.data(), n, k, n, false, px.data());
+    kernels().pack(y.data(), n, k, n, false, py.data());
+    for (const bool by_rows : {true, false}) {
+      Floats expected_sum(k * n);
+      for (int i = 0; i < k * n; ++i) {
+        expected_sum[i] = x[i] + (by_rows ? rows[i / n] : columns[i % n]) * y[i];
+      }
+      if (by_rows) {
+        kernels().pack_add_rows(px.data(), py.data(), rows.data(), k, n, sum.data());
+      } else {
+        kernels().pack_add_columns(px.data(), py.data(), columns.data(), k, n, sum.data());
+      }
+      kernels().gemm(a.data(), k, sum.data(), nullptr, c.data(), n, m, k, n, false);
+      const Floats expected = naive_product(a, k, expected_sum, m, k, n);
+      for (int i = 0; i < m * n; ++i) {
+        EXPECT_NEAR(c[i], expected[i], tolerance(k) + 2 * rounding * std::sqrt(k));
+      }
+    }
+  }
+}
+
+TEST_P(KernelsTest, ScaledRowsGetTheirGradients) {
+  for (const int n : {1, 5, 16, 36, 80}) {
+    const int k = 7;
+    const Floats dw = random(k * n), b = random(k * n), scale = random(k);
+    Floats da(k * n, 1.0f), db(k * n, 1.0f), dscale(k, 1.0f), expected(k, 1.0f);
+    kernels().scaled_rows_backward(dw.data(), b.data(), scale.data(), da.data(), db.data(),
+                                   dscale.data(), k, n);
+    for (int i = 0; i < k * n; ++i) {
+      EXPECT_NEAR(da[i], 1 + dw[i], 1e-6);
+      EXPECT_NEAR(db[i], 1 + scale[i / n] * dw[i], 1e-6);
+      expected[i / n] += b[i] * dw[i];
+    }
+    for (int i = 0; i < k; ++i) EXPECT_NEAR(dscale[i], expected[i], tolerance(n));
+    const Floats before = dscale;
+    kernels().scaled_rows_backward(dw.data(), b.data(), scale.data(), da.data(), db.data(), nullptr,
+                                   k, n);
+    EXPECT_EQ(dscale, before);
   }
 }
 
