@@ -45,6 +45,7 @@ struct Step {
   Floats ddense;                  // (dense_size + 1): and 1 if the step holds samples, else 0
   std::vector<Floats> gradients;  // by table: (keys, width)
   double loss = 0;
+  Status status;  // of building, then of computing it
 
   // A stream may end with steps that hold no samples.
   bool empty() const { return batch.samples == 0; }

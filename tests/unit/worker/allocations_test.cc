@@ -132,10 +132,9 @@ wire::Header lane_setup(const nn::Graph& graph, std::uint32_t block) {
 
 class Allocations : public ::testing::TestWithParam<wire::Precision> {};
 
-// What is left by step: messages' bodies (8: four made, four taken over) and lists of frames, the
-// client's and the lane's notes of a batch, closures handed to the executor. All memory that grows
-// with the batch is used again.
-constexpr std::uint64_t kSmallMax = 40;
+// What is left by step: messages' bodies and lists of frames, the client's and the lane's notes of
+// a batch. All memory that grows with the batch is used again.
+constexpr std::uint64_t kSmallMax = 26;
 
 TEST_P(Allocations, AWarmStepTakesNothingThatGrowsWithTheBatch) {
   models::ModelSpec spec;
