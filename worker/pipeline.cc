@@ -31,8 +31,8 @@ struct Pipeline::Run {
   bool dropped = false, ended = false;
   bool end_taken = false, end_arrived = false;  // with the metrics
   double progress = 0;
-  std::deque<StepPtr> steps;  // seqs acked, acked + 1, ...
-  Accumulator scores;         // of a slice
+  std::vector<StepPtr> steps;  // seqs acked, acked + 1, ...
+  Accumulator scores;          // of a slice
 
   bool complete() const { return source != nullptr && acked == end; }
 };
@@ -68,7 +68,7 @@ Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& l
                         .cluster = cluster},
       ps::Client::Events{
           .pulled = [this](TimePoint, ps::BatchId id,
-                           std::vector<Buffer> rows) { pulled(id, std::move(rows)); },
+                           std::vector<Buffer>& rows) { pulled(id, rows); },
           .pushed = [this](TimePoint, ps::BatchId id) { pushed(id); },
           .fenced = [this](TimePoint, std::uint32_t stream) { fenced_.push_back(stream); }});
   RETURN_IF_ERROR(client_->set_lanes(lane_endpoints));
@@ -297,17 +297,19 @@ void Pipeline::send_pulls(TimePoint now, Run& run) {
     const StepPtr& step = run.steps[run.started - run.acked];
     if (step->state != Step::kBuilt || !may_start(run, run.started)) return;
     step->state = Step::kPulling;
-    client_->pull(now, step->id, trainer_.keys(step), run.read_only);
+    trainer_.keys(step, buffers_);
+    client_->pull(now, step->id, buffers_, run.read_only);
+    buffers_.clear();  // they hold the step
     ++run.started;
   }
 }
 
-void Pipeline::pulled(ps::BatchId id, std::vector<Buffer> rows) {
+void Pipeline::pulled(ps::BatchId id, std::vector<Buffer>& rows) {
   Run* run = find(id);
   if (run == nullptr || id.seq < run->acked || id.seq >= run->started) return;
   Step& step = *run->steps[id.seq - run->acked];
   if (step.state != Step::kPulling) return;
-  step.rows = std::move(rows);
+  step.rows.swap(rows);
   step.state = trainer_.has_work(step) ? Step::kPulled : Step::kComputed;
 }
 
@@ -347,7 +349,9 @@ void Pipeline::send_push(TimePoint now, Run& run, const StepPtr& step) {
     step->state = Step::kAcked;
   } else {
     step->state = Step::kPushing;
-    client_->push(now, step->id, trainer_.gradients(step), step->last);
+    trainer_.gradients(step, buffers_);
+    client_->push(now, step->id, buffers_, step->last);
+    buffers_.clear();  // they hold the step
   }
 }
 
@@ -372,7 +376,7 @@ void Pipeline::finish_steps(Run& run) {
     run.progress = step.batch.progress;
     run.ended = step.last;
     step.rows.clear();
-    run.steps.pop_front();
+    run.steps.erase(run.steps.begin());
     ++run.acked;
     work_done_ = true;  // the next one may start
   }

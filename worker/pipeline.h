@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -81,7 +80,7 @@ class Pipeline {
   void computed();
   void send_push(TimePoint now, Run& run, const StepPtr& step);
   void finish_steps(Run& run);
-  void pulled(ps::BatchId id, std::vector<Buffer> rows);
+  void pulled(ps::BatchId id, std::vector<Buffer>& rows);
   void pushed(ps::BatchId id);
   void drop_fenced();
 
@@ -105,6 +104,7 @@ class Pipeline {
   std::vector<RunPtr> building_;  // dropped ones too
   StepPtr computing_;             // null: nothing
   std::vector<RunPtr> in_turn_;   // of advance()
+  std::vector<Buffer> buffers_;   // of the request being sent
   std::vector<StepPtr> steps_;    // all that there are
   Accumulator metrics_;
   Status status_;
