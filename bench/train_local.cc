@@ -140,6 +140,7 @@ void run(const launch::Plan& plan, std::uint64_t samples_max, std::uint32_t thre
   const SystemClock clock;
   TimePoint begin = clock.now();
   const std::uint64_t warm_up = std::min<std::uint64_t>(50, source->batches() / 4);
+  std::vector<Buffer> keys, gradients;
   for (std::uint64_t seq = 0; seq < source->batches() && samples < samples_max; ++seq) {
     if (seq == warm_up) {
       begin = clock.now();
@@ -148,7 +149,7 @@ void run(const launch::Plan& plan, std::uint64_t samples_max, std::uint32_t thre
     ahead.wait();
     const auto step = steps[seq % 2];
     if (seq + 1 < source->batches()) ahead.start(seq + 1, *steps[(seq + 1) % 2]);
-    const std::vector<Buffer> keys = trainer.keys(step);
+    trainer.keys(step, keys);
     step->rows.resize(tables.size());
     for (std::size_t t = 0; t < tables.size(); ++t) {
       const auto table_keys = keys[t].as<std::uint64_t>();
@@ -159,7 +160,7 @@ void run(const launch::Plan& plan, std::uint64_t samples_max, std::uint32_t thre
       step->rows[t] = Buffer::view(out.data(), out.size_bytes(), nullptr);
     }
     CHECK(trainer.train(*step, executor).ok());
-    const std::vector<Buffer> gradients = trainer.gradients(step);
+    trainer.gradients(step, gradients);
     for (std::size_t t = 0; t < tables.size(); ++t) {
       tables[t].push(keys[t].as<std::uint64_t>(), gradients[t].as<float>());
     }

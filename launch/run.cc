@@ -31,8 +31,8 @@ void wait_tick(bool is_stopping) {
 
 }  // namespace
 
-void TimedScheduler::on_message(TimePoint now, net::Message message) {
-  scheduler_.on_message(now, std::move(message));
+void TimedScheduler::on_message(TimePoint now, const net::Message& message) {
+  scheduler_.on_message(now, message);
   look(now);
 }
 

@@ -30,7 +30,7 @@ struct Outcome {
 class TimedScheduler final : public net::Node {
  public:
   explicit TimedScheduler(scheduler::Scheduler& scheduler) : scheduler_(scheduler) {}
-  void on_message(TimePoint now, net::Message message) override;
+  void on_message(TimePoint now, const net::Message& message) override;
   void on_timer(TimePoint now) override;
   TimePoint next_timer() const override { return scheduler_.next_timer(); }
   bool finished() const override { return scheduler_.finished(); }

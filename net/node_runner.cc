@@ -23,8 +23,8 @@ NodeRunner::NodeRunner(PolledTransport& transport, const Clock& clock, ThreadPoo
       executor_(pool, [this](std::function<void()> fn) { post(std::move(fn)); }) {}
 
 void NodeRunner::run(Node& node) {
-  const auto deliver = [&](Message message) {
-    if (!node.finished()) node.on_message(look(), std::move(message));
+  const auto deliver = [&](const Message& message) {
+    if (!node.finished()) node.on_message(look(), message);
   };
   node.on_timer(look());
   while (!node.finished() && !is_stopped_) {

@@ -12,7 +12,7 @@ namespace meander::net {
 class PolledTransport : public Transport {
  public:
   static constexpr std::size_t kTurnMessagesMax = 64;
-  using Deliver = std::function<void(Message)>;
+  using Deliver = std::function<void(const Message&)>;
 
   struct Counts {
     std::uint64_t sent = 0, received = 0;  // messages

@@ -88,6 +88,7 @@ struct ShmTransport::Impl {
   Descriptor listening;
   Descriptor events;  // epoll: the listening socket and the control sockets
   std::vector<std::unique_ptr<Link>> links;
+  Message received;       // of a take(): its memory is used again
   std::size_t first = 0;  // whose turn it is to be drained first
   Counts counts;
 };
@@ -198,8 +199,7 @@ void ShmTransport::Impl::greet(Link& link, const std::string& text, std::vector<
 
 // False: nothing was there.
 bool ShmTransport::Impl::take(Link& link, const Deliver& deliver) {
-  Message message;
-  switch (link.receiver->receive(message)) {
+  switch (link.receiver->receive(received)) {
     case ShmReceiver::Outcome::kNothing:
       return false;
     case ShmReceiver::Outcome::kBroken:
@@ -208,15 +208,17 @@ bool ShmTransport::Impl::take(Link& link, const Deliver& deliver) {
       ++counts.malformed;
       return false;
     case ShmReceiver::Outcome::kMalformed:
+      received.frames.clear();
       ++counts.malformed;
       return true;
     case ShmReceiver::Outcome::kMessage:
       break;
   }
   ++counts.received;
-  for (const Buffer& frame : message.frames) counts.received_bytes += frame.size();
-  message.peer = link.peer;
-  deliver(std::move(message));
+  for (const Buffer& frame : received.frames) counts.received_bytes += frame.size();
+  received.peer = link.peer;
+  deliver(received);
+  received.frames.clear();  // who wants them has them
   return true;
 }
 
@@ -306,13 +308,14 @@ Status ShmTransport::connect(const std::string& peer, const std::string& endpoin
   return {};
 }
 
-void ShmTransport::send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) {
+void ShmTransport::send(const std::string& peer, const wire::Header& header,
+                        const std::vector<Buffer>& frames) {
   CHECK_LE(frames.size(), kFramesMax);
   Link* const link = impl_->find(peer);
-  if (link == nullptr) return impl_->zmq->send(peer, std::move(header), std::move(frames));
+  if (link == nullptr) return impl_->zmq->send(peer, header, frames);
   switch (link->sender->send(header, frames)) {
     case ShmSender::Outcome::kTooBig:
-      return impl_->zmq->send(peer, std::move(header), std::move(frames));
+      return impl_->zmq->send(peer, header, frames);
     case ShmSender::Outcome::kFull:
       ++impl_->counts.dropped;
       return;

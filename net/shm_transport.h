@@ -27,7 +27,8 @@ class ShmTransport final : public PolledTransport {
   ~ShmTransport() override;
   const std::string& endpoint() const override;
   Status connect(const std::string& peer, const std::string& endpoint) override;
-  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) override;
+  void send(const std::string& peer, const wire::Header& header,
+            const std::vector<Buffer>& frames) override;
   using Transport::send;
   Buffer allocate(const std::string& peer, std::size_t size) override;
   std::size_t poll(Duration timeout, const Deliver& deliver) override;

@@ -32,8 +32,9 @@ struct SimNetwork::Port final : Transport {
   Port(SimNetwork& n, std::string its_name) : network(n), name(std::move(its_name)) {}
   // Names are enough to be reached here.
   Status connect(const std::string&, const std::string&) override { return {}; }
-  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) override {
-    network.send(name, peer, header, std::move(frames));
+  void send(const std::string& peer, const wire::Header& header,
+            const std::vector<Buffer>& frames) override {
+    network.send(name, peer, header, frames);
   }
   bool is_up() const { return node != nullptr && !node->finished(); }
   TimePoint next_timer() const {
@@ -123,7 +124,7 @@ Duration SimNetwork::draw_delay() {
 }
 
 void SimNetwork::send(const std::string& from, const std::string& to, const wire::Header& header,
-                      std::vector<Buffer> frames) {
+                      const std::vector<Buffer>& frames) {
   CHECK_LE(frames.size(), kFramesMax);
   const int copies = rng_.chance(faults_.loss) ? 0 : rng_.chance(faults_.duplication) ? 2 : 1;
   if (is_cut(from, to)) return;

@@ -58,7 +58,7 @@ class SimNetwork {
 
   Port& port(const std::string& name);
   void send(const std::string& from, const std::string& to, const wire::Header& header,
-            std::vector<Buffer> frames);
+            const std::vector<Buffer>& frames);
   void add(std::unique_ptr<Event> event);
   Duration draw_delay();
   bool is_cut(const std::string& a, const std::string& b) const;

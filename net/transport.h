@@ -39,8 +39,9 @@ class Transport {
   // Never blocks. A message to an unknown or overfull peer is dropped and counted: to the sender
   // that is no different from one lost on the way. The frames' bytes may be read until the last
   // copy of their Buffers is gone, so nobody may write them any more.
-  virtual void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) = 0;
-  void send(const std::string& peer, wire::Header header) { send(peer, std::move(header), {}); }
+  virtual void send(const std::string& peer, const wire::Header& header,
+                    const std::vector<Buffer>& frames) = 0;
+  void send(const std::string& peer, const wire::Header& header) { send(peer, header, {}); }
   // Memory for a frame that will be sent to `peer`: where there is a choice, what the wire can send
   // without a copy. Not initialised, at a 64-byte boundary.
   virtual Buffer allocate(const std::string& peer, std::size_t size) {
@@ -53,7 +54,8 @@ class Transport {
 class Node {
  public:
   virtual ~Node() = default;
-  virtual void on_message(TimePoint now, Message message) = 0;
+  // The message ends with the call; copies of its Buffers keep their bytes.
+  virtual void on_message(TimePoint now, const Message& message) = 0;
   // Called at or after next_timer(), and once at the start.
   virtual void on_timer(TimePoint now) = 0;
   virtual TimePoint next_timer() const = 0;  // kNever: only messages matter

@@ -302,7 +302,7 @@ std::size_t ZmqTransport::Impl::drain(const Deliver& deliver) {
       counts.received_bytes += arrival.bytes;
       Message message;
       if (parse(arrival, message)) {
-        deliver(std::move(message));
+        deliver(message);
       } else {
         ++counts.malformed;
       }
@@ -353,7 +353,8 @@ Buffer ZmqTransport::allocate(const std::string&, std::size_t size) {
   return impl_->memory.take(size);
 }
 
-void ZmqTransport::send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) {
+void ZmqTransport::send(const std::string& peer, const wire::Header& header,
+                        const std::vector<Buffer>& frames) {
   impl_->send(peer, header, frames);
 }
 

@@ -48,7 +48,8 @@ class ZmqTransport final : public PolledTransport {
   ~ZmqTransport() override;
   const std::string& endpoint() const override;
   Status connect(const std::string& peer, const std::string& endpoint) override;
-  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) override;
+  void send(const std::string& peer, const wire::Header& header,
+            const std::vector<Buffer>& frames) override;
   Buffer allocate(const std::string& peer, std::size_t size) override;
   using Transport::send;
   std::size_t poll(Duration timeout, const Deliver& deliver) override;

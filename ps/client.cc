@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
 #include <tuple>
 #include <utility>
+
+#include "ps/spare_nodes.h"
 
 namespace meander::ps {
 namespace {
@@ -31,16 +34,23 @@ struct Batch {
   bool is_read_only = false;
   bool is_pushing = false;
   bool is_last = false;
-  std::vector<Buffer> keys;              // by table
-  std::vector<std::vector<Part>> parts;  // by lane and table
-  std::vector<Buffer> rows;              // pull: as they arrive
-  std::vector<Buffer> gradients;         // push
-  std::vector<Buffer> narrowed;          // by lane and table: gradients as the wire carries them
-  std::vector<Ask> asks;                 // by lane
-  std::size_t open = 0;                  // asks without an answer
+  std::vector<Buffer> keys;       // by table
+  std::vector<Part> parts;        // by lane and table
+  std::vector<Buffer> rows;       // pull: as they arrive
+  std::vector<Buffer> gradients;  // push
+  std::vector<Buffer> narrowed;   // by lane and table: gradients as the wire carries them
+  std::vector<Ask> asks;          // by lane
+  std::size_t open = 0;           // asks without an answer
+
+  std::size_t at(std::uint32_t lane, std::size_t table) const { return lane * keys.size() + table; }
+  void clear() {
+    is_pushing = is_last = false;
+    for (auto* list : {&keys, &rows, &gradients, &narrowed}) list->clear();
+  }
 };
 
 using BatchKey = std::tuple<bool, std::uint32_t, std::uint64_t>;  // read only, stream, seq
+using Batches = std::map<BatchKey, Batch>;
 BatchKey key_of(const BatchId& id, bool is_read_only) { return {is_read_only, id.stream, id.seq}; }
 
 }  // namespace
@@ -53,8 +63,12 @@ struct Client::Impl {
   ClientOptions options;
   Events events;
   PartitionMap partitions;
-  std::map<BatchKey, Batch> batches;
-  std::map<std::uint64_t, std::pair<BatchKey, std::uint32_t>> asked;  // request -> batch, lane
+  std::vector<std::string> lane_names;
+  Batches batches;
+  SpareNodes<Batches> spare_batches;
+  // Of the message being sent or passed on: their memory is used again.
+  wire::Header pull_header, push_header;
+  std::vector<Buffer> frames, pulled_rows;
   BufferPool row_memory;
   std::uint64_t last_request = 0;
   std::uint64_t retries = 0;
@@ -62,21 +76,21 @@ struct Client::Impl {
   std::uint32_t lanes() const { return partitions.lanes(); }
 
   // Where each lane's keys lie in each table: they are grouped by rising lane.
-  std::vector<std::vector<Part>> split(const std::vector<Buffer>& keys) const {
-    std::vector<std::vector<Part>> parts(lanes(), std::vector<Part>(keys.size()));
-    for (std::size_t t = 0; t < keys.size(); ++t) {
-      const auto table_keys = keys[t].as<std::uint64_t>();
+  void split(Batch& batch) const {
+    batch.parts.resize(lanes() * batch.keys.size());
+    for (std::size_t t = 0; t < batch.keys.size(); ++t) {
+      const auto table_keys = batch.keys[t].as<std::uint64_t>();
       std::size_t begin = 0;
       for (std::uint32_t lane = 0; lane < lanes(); ++lane) {
         const auto end = std::partition_point(
             table_keys.begin() + begin, table_keys.end(),
             [&](std::uint64_t key) { return partitions.lane_of(key) <= lane; });
-        parts[lane][t] = {begin, static_cast<std::size_t>(end - table_keys.begin())};
-        begin = parts[lane][t].end;
+        const Part part{begin, static_cast<std::size_t>(end - table_keys.begin())};
+        batch.parts[batch.at(lane, t)] = part;
+        begin = part.end;
       }
       CHECK_EQ(begin, table_keys.size());
     }
-    return parts;
   }
 
   std::size_t row_bytes(std::size_t table) const { return options.widths[table] * sizeof(float); }
@@ -87,27 +101,21 @@ struct Client::Impl {
   bool is_narrow(std::size_t table) const { return options.format.of(table) != wire::F32; }
   // Floats of a lane's part of a table.
   std::size_t floats(const Batch& batch, std::uint32_t lane, std::size_t table) const {
-    return batch.parts[lane][table].size() * options.widths[table];
-  }
-
-  template <class Body>
-  void name_format(Body& body) const {
-    body.set_precision(options.format.precision);
-    body.set_narrow_tables(options.format.tables);
+    return batch.parts[batch.at(lane, table)].size() * options.widths[table];
   }
 
   // Each lane's gradients of the narrow tables, where the wire can send them from; those that they
   // were made of go.
   void narrow_gradients(Batch& batch) {
-    batch.narrowed.assign(lanes() * batch.keys.size(), Buffer());
+    batch.narrowed.assign(batch.parts.size(), Buffer());
     for (std::size_t t = 0; t < batch.keys.size(); ++t) {
       if (!is_narrow(t)) continue;
       const wire::Precision precision = options.format.of(t);
       for (std::uint32_t lane = 0; lane < lanes(); ++lane) {
-        const Part part = batch.parts[lane][t];
+        const Part part = batch.parts[batch.at(lane, t)];
         const std::size_t n = floats(batch, lane, t);
-        Buffer& out = batch.narrowed[lane * batch.keys.size() + t];
-        out = transport.allocate(net::lane_name(lane), n * bytes_of(precision));
+        Buffer& out = batch.narrowed[batch.at(lane, t)];
+        out = transport.allocate(lane_names[lane], n * bytes_of(precision));
         encode(batch.gradients[t].as<float>().data() + part.begin * options.widths[t], n, precision,
                out.data());
       }
@@ -117,80 +125,77 @@ struct Client::Impl {
 
   // Asks every lane; forgets what was asked for this batch before.
   void ask_all(TimePoint now, Batch& batch) {
-    forget_asks(batch);
     batch.asks.assign(lanes(), Ask{});
     batch.open = lanes();
-    const BatchKey key = key_of(batch.id, batch.is_read_only);
     for (std::uint32_t lane = 0; lane < lanes(); ++lane) {
-      Ask& ask = batch.asks[lane];
-      ask.request = ++last_request;
-      ask.patience = options.retry;
-      asked.emplace(ask.request, std::pair(key, lane));
+      batch.asks[lane].request = ++last_request;
+      batch.asks[lane].patience = options.retry;
       send(now, batch, lane);
     }
-  }
-
-  void forget_asks(const Batch& batch) {
-    for (const Ask& ask : batch.asks) asked.erase(ask.request);
   }
 
   void send(TimePoint now, Batch& batch, std::uint32_t lane) {
     Ask& ask = batch.asks[lane];
     ask.due = now + ask.patience;
-    wire::Header header;
-    header.set_cluster(options.cluster);
-    header.set_request(ask.request);
-    const auto name = [&](auto& body) {
-      body.set_stream(batch.id.stream);
-      body.set_epoch(batch.id.epoch);
-      body.set_seq(batch.id.seq);
-    };
-    std::vector<Buffer> frames;
+    list_frames(batch, lane);
+    if (batch.is_pushing) {
+      wire::Push& push = *push_header.mutable_push();
+      push.set_last(batch.is_last);
+      push.set_keys_included(ask.with_keys);
+      send_frames(push_header, push, batch, lane);
+    } else {
+      wire::Pull& pull = *pull_header.mutable_pull();
+      pull.set_read_only(batch.is_read_only);
+      send_frames(pull_header, pull, batch, lane);
+    }
+  }
+
+  void list_frames(const Batch& batch, std::uint32_t lane) {
     for (std::size_t t = 0; t < batch.keys.size(); ++t) {
-      const Part part = batch.parts[lane][t];
-      if (!batch.is_pushing || ask.with_keys) {
+      const Part part = batch.parts[batch.at(lane, t)];
+      if (!batch.is_pushing || batch.asks[lane].with_keys) {
         frames.push_back(slice(batch.keys[t], part, sizeof(std::uint64_t)));
       }
       if (!batch.is_pushing) continue;
-      frames.push_back(is_narrow(t) ? batch.narrowed[lane * batch.keys.size() + t]
+      frames.push_back(is_narrow(t) ? batch.narrowed[batch.at(lane, t)]
                                     : slice(batch.gradients[t], part, row_bytes(t)));
     }
-    if (batch.is_pushing) {
-      name(*header.mutable_push());
-      header.mutable_push()->set_last(batch.is_last);
-      header.mutable_push()->set_keys_included(ask.with_keys);
-      name_format(*header.mutable_push());
-    } else {
-      name(*header.mutable_pull());
-      header.mutable_pull()->set_read_only(batch.is_read_only);
-      name_format(*header.mutable_pull());
-    }
-    transport.send(net::lane_name(lane), std::move(header), std::move(frames));
+  }
+
+  template <class Body>
+  void send_frames(wire::Header& header, Body& body, const Batch& batch, std::uint32_t lane) {
+    header.set_cluster(options.cluster);
+    header.set_request(batch.asks[lane].request);
+    body.set_stream(batch.id.stream);
+    body.set_epoch(batch.id.epoch);
+    body.set_seq(batch.id.seq);
+    body.set_precision(options.format.precision);
+    body.set_narrow_tables(options.format.tables);
+    transport.send(lane_names[lane], header, frames);
+    frames.clear();
   }
 
   void erase(const BatchKey& key) {
     const auto at = batches.find(key);
-    if (at == batches.end()) return;
-    forget_asks(at->second);
-    batches.erase(at);
+    if (at != batches.end()) spare_batches.give(batches.extract(at));
   }
 
-  void pull(TimePoint now, BatchId id, std::vector<Buffer> keys, bool is_read_only) {
+  void pull(TimePoint now, BatchId id, const std::vector<Buffer>& keys, bool is_read_only) {
     CHECK_GT(lanes(), 0u) << "set_lanes comes first";
     CHECK_EQ(keys.size(), options.widths.size());
     CHECK_LT(batches.size(), kInFlightMax);
     const BatchKey key = key_of(id, is_read_only);
     erase(key);
-    Batch& batch = batches[key];
+    Batch& batch = spare_batches.insert(batches, key)->second;
     batch.id = id;
     batch.is_read_only = is_read_only;
-    batch.parts = split(keys);
-    batch.keys = std::move(keys);
-    batch.rows.resize(batch.keys.size());
+    batch.keys = keys;
+    batch.rows.resize(keys.size());
+    split(batch);
     ask_all(now, batch);
   }
 
-  void push(TimePoint now, BatchId id, std::vector<Buffer> gradients, bool is_last) {
+  void push(TimePoint now, BatchId id, const std::vector<Buffer>& gradients, bool is_last) {
     const auto at = batches.find(key_of(id, false));
     CHECK(at != batches.end()) << "push of a batch that was not pulled, or was dropped";
     Batch& batch = at->second;
@@ -201,7 +206,7 @@ struct Client::Impl {
     }
     batch.is_pushing = true;
     batch.is_last = is_last;
-    batch.gradients = std::move(gradients);
+    batch.gradients = gradients;
     batch.rows.clear();
     narrow_gradients(batch);
     ask_all(now, batch);
@@ -224,28 +229,50 @@ struct Client::Impl {
       if (batch.rows[t].empty()) batch.rows[t] = row_memory.take(total);
       float* const rows = batch.rows[t].as_mutable<float>().data();
       decode(frames[t].data(), floats(batch, lane, t), options.format.of(t),
-             rows + batch.parts[lane][t].begin * options.widths[t]);
+             rows + batch.parts[batch.at(lane, t)].begin * options.widths[t]);
     }
     return true;
   }
 
-  void on_pulled(TimePoint now, Batch& batch, std::uint32_t lane, const net::Message& message) {
-    const wire::Pulled& pulled = message.header.pulled();
-    if (batch.is_pushing || pulled.stream() != batch.id.stream || pulled.seq() != batch.id.seq ||
-        pulled.epoch() != batch.id.epoch || !take_rows(batch, lane, message.frames)) {
-      return;
+  // The batch that still waits for this answer of a lane; null: none does.
+  template <class Answer>
+  Batch* find_asker(std::uint64_t request, std::uint32_t lane, const Answer& answer) {
+    for (const bool is_read_only : {false, true}) {
+      const auto at = batches.find({is_read_only, answer.stream(), answer.seq()});
+      if (at == batches.end()) continue;
+      const Ask& ask = at->second.asks[lane];
+      if (ask.request == request && !ask.is_answered) return &at->second;
     }
-    if (!finish_ask(batch, lane)) return;
-    const BatchId id = batch.id;
-    std::vector<Buffer> rows = std::move(batch.rows);
-    if (batch.is_read_only) erase(key_of(id, true));
-    events.pulled(now, id, std::move(rows));
+    return nullptr;
   }
 
-  void on_pushed(TimePoint now, Batch& batch, std::uint32_t lane, const net::Message& message) {
-    const wire::Pushed& pushed = message.header.pushed();
+  void on_message(TimePoint now, const net::Message& message) {
+    const wire::Header& header = message.header;
+    const auto name = std::ranges::find(lane_names, message.peer);
+    if (name == lane_names.end() || header.cluster() != options.cluster) return;
+    const auto lane = static_cast<std::uint32_t>(name - lane_names.begin());
+    if (header.has_pulled()) {
+      Batch* const batch = find_asker(header.request(), lane, header.pulled());
+      if (batch != nullptr) on_pulled(now, *batch, lane, message);
+    } else {
+      Batch* const batch = find_asker(header.request(), lane, header.pushed());
+      if (batch != nullptr) on_pushed(now, *batch, lane, header.pushed());
+    }
+  }
+
+  void on_pulled(TimePoint now, Batch& batch, std::uint32_t lane, const net::Message& message) {
+    if (batch.is_pushing || message.header.pulled().epoch() != batch.id.epoch) return;
+    if (!take_rows(batch, lane, message.frames) || !finish_ask(batch, lane)) return;
     const BatchId id = batch.id;
-    if (pushed.stream() != id.stream || pushed.seq() != id.seq || batch.is_read_only) return;
+    pulled_rows.swap(batch.rows);
+    if (batch.is_read_only) erase(key_of(id, true));
+    events.pulled(now, id, pulled_rows);
+    pulled_rows.clear();
+  }
+
+  void on_pushed(TimePoint now, Batch& batch, std::uint32_t lane, const wire::Pushed& pushed) {
+    const BatchId id = batch.id;
+    if (batch.is_read_only) return;
     // Of an older epoch: a late word to whoever held the stream, or to this name, before.
     if (pushed.epoch() < id.epoch) return;
     if (pushed.outcome() == wire::STALE_EPOCH) {
@@ -268,15 +295,13 @@ struct Client::Impl {
     Ask& ask = batch.asks[lane];
     ask.is_answered = true;
     ask.due = kNever;
-    asked.erase(ask.request);
     return --batch.open == 0;
   }
 
   void drop(std::uint32_t stream) {
     for (auto it = batches.begin(); it != batches.end();) {
-      const bool is_of_stream = it->second.id.stream == stream;
-      if (is_of_stream) forget_asks(it->second);
-      it = is_of_stream ? batches.erase(it) : std::next(it);
+      const auto at = it++;
+      if (at->second.id.stream == stream) spare_batches.give(batches.extract(at));
     }
   }
 
@@ -308,34 +333,28 @@ Status Client::set_lanes(const std::vector<std::string>& endpoints) {
   if (impl_->lanes() != endpoints.size()) {
     CHECK(impl_->batches.empty()) << "lanes change while requests are under way";
     impl_->partitions = PartitionMap::even(static_cast<std::uint32_t>(endpoints.size()));
+    impl_->lane_names.clear();
+    for (std::uint32_t l = 0; l < endpoints.size(); ++l) {
+      impl_->lane_names.push_back(net::lane_name(l));
+    }
   }
   return {};
 }
 
 const PartitionMap& Client::partitions() const { return impl_->partitions; }
 
-void Client::pull(TimePoint now, BatchId batch, std::vector<Buffer> keys, bool read_only) {
-  impl_->pull(now, batch, std::move(keys), read_only);
+void Client::pull(TimePoint now, BatchId batch, const std::vector<Buffer>& keys, bool read_only) {
+  impl_->pull(now, batch, keys, read_only);
 }
-void Client::push(TimePoint now, BatchId batch, std::vector<Buffer> gradients, bool last) {
-  impl_->push(now, batch, std::move(gradients), last);
+void Client::push(TimePoint now, BatchId batch, const std::vector<Buffer>& gradients, bool last) {
+  impl_->push(now, batch, gradients, last);
 }
 void Client::drop(std::uint32_t stream) { impl_->drop(stream); }
 void Client::release(BatchId batch) { impl_->erase(key_of(batch, true)); }
 
 bool Client::on_message(TimePoint now, const net::Message& message) {
-  const wire::Header& header = message.header;
-  if (!header.has_pulled() && !header.has_pushed()) return false;
-  const auto at = impl_->asked.find(header.request());
-  if (at == impl_->asked.end() || header.cluster() != impl_->options.cluster) return true;
-  const auto [key, lane] = at->second;
-  if (message.peer != net::lane_name(lane)) return true;
-  Batch& batch = impl_->batches.at(key);
-  if (header.has_pulled()) {
-    impl_->on_pulled(now, batch, lane, message);
-  } else {
-    impl_->on_pushed(now, batch, lane, message);
-  }
+  if (!message.header.has_pulled() && !message.header.has_pushed()) return false;
+  impl_->on_message(now, message);
   return true;
 }
 

@@ -38,7 +38,8 @@ class Client {
  public:
   struct Events {
     // Rows of every table are there: rows[table] is (keys, width) in the order of the pull's keys.
-    std::function<void(TimePoint, BatchId, std::vector<Buffer> rows)> pulled;
+    // They may be taken; what is left is let go.
+    std::function<void(TimePoint, BatchId, std::vector<Buffer>& rows)> pulled;
     // Every lane has applied the push, now or before.
     std::function<void(TimePoint, BatchId)> pushed;
     // A lane says that a newer epoch holds this stream: stop training it.
@@ -53,11 +54,11 @@ class Client {
 
   // Starts a pull. keys[table] must be grouped by lane, in rising lane order. The client holds the
   // buffers until the batch is pushed and acknowledged (or dropped). `read_only`: for evaluation.
-  void pull(TimePoint now, BatchId batch, std::vector<Buffer> keys, bool read_only);
+  void pull(TimePoint now, BatchId batch, const std::vector<Buffer>& keys, bool read_only);
   // Pushes gradients[table], (keys, width) in the order of the pull's keys. Every lane gets a push,
   // also an empty one: a push is what moves a stream's clock. The client holds the buffers as those
   // of the pull, but those of tables that cross the wire narrowed only until this returns.
-  void push(TimePoint now, BatchId batch, std::vector<Buffer> gradients, bool last);
+  void push(TimePoint now, BatchId batch, const std::vector<Buffer>& gradients, bool last);
   // Forgets all of a stream (its lease is gone).
   void drop(std::uint32_t stream);
   // A read-only pull that has been used.

@@ -14,7 +14,6 @@ namespace meander::ps {
 namespace {
 
 constexpr int kTablesMax = 4096;
-constexpr std::size_t kSpareSlotsMax = 16;
 constexpr std::size_t kPieceRows = 512;
 
 // What a LaneSetup makes: everything that a roll-back replaces.
@@ -73,6 +72,10 @@ bool is_matrix(const Buffer& values, const Buffer& keys, std::uint32_t width,
 template <class Request>
 WireFormat format_of(const Request& request) {
   return {request.precision(), request.narrow_tables()};
+}
+
+bool are_empty(const std::vector<Buffer>& frames) {
+  return std::ranges::all_of(frames, [](const Buffer& frame) { return frame.empty(); });
 }
 
 bool same_bytes(const std::vector<Buffer>& a, const std::vector<Buffer>& b) {
@@ -148,7 +151,11 @@ struct Lane::Impl {
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
   std::vector<float> floats;  // on their way between a table and a narrower wire
   std::vector<std::uint32_t> piece_slots;
-  std::vector<Slots> spare_slots;  // of pulls that are over: their memory is used again
+  // Memory that is used again: of what has been applied, and of a request or an answer.
+  SpareNodes<Pulls> spare_pulls;
+  SpareNodes<Pushes> spare_pushes;
+  std::vector<Buffer> frames;
+  wire::Header pulled_header, pushed_header;
   bool is_stopping = false;
   Status status;  // why it ended
 
@@ -172,7 +179,7 @@ struct Lane::Impl {
     hello.set_endpoint(options.endpoint);
     hello.set_pid(options.pid);
     hello.set_host(options.host);
-    transport.send(net::kSchedulerName, std::move(h));
+    transport.send(net::kSchedulerName, h);
   }
 
   template <class Message>
@@ -191,14 +198,14 @@ struct Lane::Impl {
     ready.set_setup(shard->setup.setup());
     ready.set_rows(rows());
     add_positions(ready);
-    transport.send(net::kSchedulerName, std::move(h));
+    transport.send(net::kSchedulerName, h);
   }
 
   void send_failure() {
     wire::Header h = header(0);
     h.mutable_failure()->set_code(static_cast<std::uint32_t>(failure->code()));
     h.mutable_failure()->set_message(failure->message());
-    transport.send(net::kSchedulerName, std::move(h));
+    transport.send(net::kSchedulerName, h);
   }
 
   // This run cannot go on: said until Stop, or a new set-up.
@@ -211,27 +218,32 @@ struct Lane::Impl {
 
   void send_pushed(const Asker& asker, std::uint32_t stream, std::uint64_t seq,
                    wire::PushOutcome outcome) {
-    wire::Header h = header(asker.request);
-    wire::Pushed& pushed = *h.mutable_pushed();
+    wire::Pushed& pushed = *pushed_header.mutable_pushed();
     pushed.set_stream(stream);
     pushed.set_seq(seq);
     pushed.set_outcome(outcome);
     pushed.set_epoch(shard->streams[stream].epoch);
-    transport.send(asker.peer, std::move(h));
+    answer(asker, pushed_header, {});
   }
 
   void send_pulled(const Asker& asker, std::uint32_t stream, std::uint64_t epoch, std::uint64_t seq,
-                   std::vector<Buffer> rows) {
-    wire::Header h = header(asker.request);
-    h.mutable_pulled()->set_stream(stream);
-    h.mutable_pulled()->set_epoch(epoch);
-    h.mutable_pulled()->set_seq(seq);
-    transport.send(asker.peer, std::move(h), std::move(rows));
+                   const std::vector<Buffer>& rows) {
+    wire::Pulled& pulled = *pulled_header.mutable_pulled();
+    pulled.set_stream(stream);
+    pulled.set_epoch(epoch);
+    pulled.set_seq(seq);
+    answer(asker, pulled_header, rows);
+  }
+
+  void answer(const Asker& asker, wire::Header& h, const std::vector<Buffer>& rows) {
+    h.set_cluster(options.cluster);
+    h.set_request(asker.request);
+    transport.send(asker.peer, h, rows);
   }
 
   // --- set-up and roll-back ---
 
-  void on_setup(net::Message message) {
+  void on_setup(const net::Message& message) {
     const wire::LaneSetup& setup = message.header.lane_setup();
     // Meant for one that is over, whose late Hello is taken for the newest.
     if (setup.incarnation() != options.incarnation) return send_hello();
@@ -241,7 +253,7 @@ struct Lane::Impl {
     }
     if (is_task_running) {
       if (!next_setup || next_setup->header.lane_setup().setup() < setup.setup()) {
-        next_setup = std::move(message);
+        next_setup = message;
       }
       return;
     }
@@ -310,7 +322,7 @@ struct Lane::Impl {
     fenced.set_epoch(stream.epoch);
     fenced.set_next(stream.next);
     fenced.set_ended(stream.has_ended);
-    transport.send(message.peer, std::move(h));
+    transport.send(message.peer, h);
   }
 
   // The stream if the sender may use it now; null when it has been answered, or is to be dropped.
@@ -334,48 +346,60 @@ struct Lane::Impl {
 
   // --- pulls ---
 
-  void on_pull(net::Message message) {
+  void on_pull(const net::Message& message) {
     if (!is_ready()) return;
+    frames = message.frames;
+    frames.resize(std::max(frames.size(), shard->tables.size()));
+    take_pull(message, frames);
+    frames.clear();
+  }
+
+  void take_pull(const net::Message& message, const std::vector<Buffer>& keys) {
     const wire::Pull& pull = message.header.pull();
     const Asker asker{message.peer, message.header.request()};
-    std::vector<Buffer>& keys = message.frames;
-    keys.resize(std::max(keys.size(), shard->tables.size()));
     const bool is_valid =
         keys.size() == shard->tables.size() && wire::Precision_IsValid(pull.precision()) &&
         std::all_of(keys.begin(), keys.end(),
                     [&](const Buffer& k) { return are_own_keys(k, shard->range); });
     if (!is_valid) return reject(message, "pull");
     if (pull.read_only()) {
-      return send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(),
-                         read_rows(asker.peer, keys, format_of(pull), nullptr));
+      return read_and_send(asker, pull, keys);
     }
     StreamState* stream = admit(message, pull);
     if (stream == nullptr) return;
     if (pull.seq() < stream->next) return repeat_pull(*stream, asker, pull, keys);
     if (stream->has_ended || pull.seq() - stream->next >= kPullsKeptMax) return;
-    keep_pull(*stream, asker, pull, std::move(keys));
+    keep_pull(*stream, asker, pull, keys);
+  }
+
+  void read_and_send(const Asker& asker, const wire::Pull& pull, const std::vector<Buffer>& keys) {
+    std::vector<Buffer> rows;
+    read_rows(asker.peer, keys, format_of(pull), nullptr, rows);
+    send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), rows);
   }
 
   // A pull of a batch that this lane has applied: another lane has not.
   void repeat_pull(const StreamState& stream, const Asker& asker, const wire::Pull& pull,
                    const std::vector<Buffer>& keys) {
-    const auto& before = stream.applied_pull;
-    const bool has_rows = before && pull.seq() + 1 == stream.next &&
+    const KeptPull* before = stream.applied_pull ? &stream.applied_pull.mapped() : nullptr;
+    const bool has_rows = before != nullptr && pull.seq() + 1 == stream.next &&
                           before->format == format_of(pull) && same_bytes(before->keys, keys);
-    send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(),
-                has_rows ? before->rows : read_rows(asker.peer, keys, format_of(pull), nullptr));
+    if (!has_rows) return read_and_send(asker, pull, keys);
+    send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), before->rows);
   }
 
   void keep_pull(StreamState& stream, const Asker& asker, const wire::Pull& pull,
-                 std::vector<Buffer> keys) {
-    const auto [at, is_new] = stream.pulls.try_emplace(pull.seq());
+                 const std::vector<Buffer>& keys) {
+    auto at = stream.pulls.find(pull.seq());
+    const bool is_new = at == stream.pulls.end();
+    if (is_new) at = spare_pulls.insert(stream.pulls, pull.seq());
     KeptPull& kept = at->second;
     if (!is_new && !same_bytes(kept.keys, keys)) return;  // its push may be held already
     kept.asker = asker;
     if (kept.format != format_of(pull)) kept.rows.clear();
     kept.format = format_of(pull);
     if (is_new) {
-      kept.keys = std::move(keys);
+      kept.keys = keys;
       waiting.emplace_back(pull.stream(), pull.seq());
       answer_due_pulls();
     } else if (!kept.is_waiting) {
@@ -397,22 +421,18 @@ struct Lane::Impl {
 
   void answer_pull(const StreamState& stream, std::uint32_t s, std::uint64_t seq, KeptPull& kept) {
     kept.is_waiting = false;
-    std::vector<Buffer> rows = kept.rows;
-    if (rows.empty() && kept.slots.empty() && !spare_slots.empty()) {
-      kept.slots = std::move(spare_slots.back());
-      spare_slots.pop_back();
+    if (kept.rows.empty()) {
+      read_rows(kept.asker.peer, kept.keys, kept.format, &kept.slots, kept.rows);
     }
-    if (rows.empty()) rows = read_rows(kept.asker.peer, kept.keys, kept.format, &kept.slots);
-    if (shard->streams.is_bsp()) kept.rows = rows;
-    send_pulled(kept.asker, s, stream.epoch, seq, std::move(rows));
+    send_pulled(kept.asker, s, stream.epoch, seq, kept.rows);
+    if (!shard->streams.is_bsp()) kept.rows.clear();
   }
 
   // Rows for `peer`, in memory that its wire can send from.
-  std::vector<Buffer> read_rows(const std::string& peer, const std::vector<Buffer>& keys,
-                                WireFormat format, Slots* slots) {
+  void read_rows(const std::string& peer, const std::vector<Buffer>& keys, WireFormat format,
+                 Slots* slots, std::vector<Buffer>& rows) {
     if (slots != nullptr) slots->resize(keys.size());
-    std::vector<Buffer> rows;
-    rows.reserve(keys.size());
+    rows.clear();
     for (std::size_t t = 0; t < keys.size(); ++t) {
       const Table& table = *shard->tables[t];
       const auto table_keys = keys[t].as<std::uint64_t>();
@@ -425,7 +445,6 @@ struct Lane::Impl {
         read_narrow(table, table_keys, format.of(t), out.data(), hints);
       }
     }
-    return rows;
   }
 
   // In pieces that stay in the cache between the table's copy and the conversion.
@@ -445,7 +464,7 @@ struct Lane::Impl {
 
   // --- pushes ---
 
-  void on_push(net::Message message) {
+  void on_push(const net::Message& message) {
     if (!is_ready()) return;
     const wire::Push& push = message.header.push();
     StreamState* stream = admit(message, push);
@@ -463,36 +482,43 @@ struct Lane::Impl {
     advance();
   }
 
-  void hold_push(StreamState& stream, const Asker& asker, net::Message& message) {
+  void hold_push(StreamState& stream, const Asker& asker, const net::Message& message) {
+    const wire::Push& push = message.header.push();
+    const auto kept = stream.pulls.find(push.seq());
+    const std::vector<Buffer>* const pulled =
+        kept == stream.pulls.end() ? nullptr : &kept->second.keys;
+    // Without gradients there were no keys: nothing needs to be remembered.
+    if (!push.keys_included() && pulled == nullptr && !are_empty(message.frames)) {
+      return send_pushed(asker, push.stream(), push.seq(), wire::NEED_KEYS);
+    }
+    const auto at = spare_pushes.insert(stream.pushes, push.seq());
+    if (fill(at->second, asker, message, pulled)) return;
+    spare_pushes.give(stream.pushes.extract(at));
+    reject(message, "push");
+  }
+
+  // `pulled`: the keys of its pull, or null. False: the message is malformed.
+  bool fill(HeldPush& held, const Asker& asker, const net::Message& message,
+            const std::vector<Buffer>* pulled) const {
     const wire::Push& push = message.header.push();
     const std::size_t tables = shard->tables.size();
-    HeldPush held{asker, push.last(), format_of(push), {}, {}};
-    std::vector<Buffer>& frames = message.frames;
-    const auto kept = stream.pulls.find(push.seq());
+    held.asker = asker;
+    held.is_last = push.last();
+    held.format = format_of(push);
     if (push.keys_included()) {
-      if (frames.size() != 2 * tables) return reject(message, "push");
+      if (message.frames.size() != 2 * tables) return false;
       for (std::size_t t = 0; t < tables; ++t) {
-        held.keys.push_back(std::move(frames[2 * t]));
-        held.gradients.push_back(std::move(frames[2 * t + 1]));
+        held.keys.push_back(message.frames[2 * t]);
+        held.gradients.push_back(message.frames[2 * t + 1]);
       }
     } else {
-      frames.resize(std::max(frames.size(), tables));
-      const bool is_empty = std::all_of(frames.begin(), frames.end(),
-                                        [](const Buffer& frame) { return frame.empty(); });
-      held.gradients = std::move(frames);
-      // Without gradients there were no keys: nothing needs to be remembered.
-      if (kept == stream.pulls.end() && !is_empty) {
-        return send_pushed(asker, push.stream(), push.seq(), wire::NEED_KEYS);
-      }
-      if (kept == stream.pulls.end()) held.keys.resize(tables);
+      held.gradients = message.frames;
+      held.gradients.resize(std::max(held.gradients.size(), tables));
+      if (pulled == nullptr) held.keys.resize(tables);
     }
-    const bool are_keys_valid =
-        std::all_of(held.keys.begin(), held.keys.end(),
-                    [&](const Buffer& keys) { return are_own_keys(keys, shard->range); });
-    if (!are_keys_valid || !fits(held, held.keys.empty() ? kept->second.keys : held.keys)) {
-      return reject(message, "push");
-    }
-    stream.pushes.emplace(push.seq(), std::move(held));
+    return std::all_of(held.keys.begin(), held.keys.end(),
+                       [&](const Buffer& keys) { return are_own_keys(keys, shard->range); }) &&
+           fits(held, held.keys.empty() ? *pulled : held.keys);
   }
 
   bool fits(const HeldPush& held, const std::vector<Buffer>& keys) const {
@@ -508,7 +534,9 @@ struct Lane::Impl {
   // Applies what may be applied, and answers what was waiting for it.
   void advance() {
     if (is_task_running) return;  // files are written from the rows
-    for (auto turn = shard->streams.turn(); !turn.empty(); turn = shard->streams.turn()) {
+    for (;;) {
+      const std::vector<std::uint32_t>& turn = shard->streams.turn();
+      if (turn.empty()) break;
       for (const std::uint32_t s : turn) apply_next(s);
     }
     answer_due_pulls();
@@ -517,29 +545,36 @@ struct Lane::Impl {
   void apply_next(std::uint32_t s) {
     StreamState& stream = shard->streams[s];
     const std::uint64_t seq = stream.next;
-    const HeldPush push = std::move(stream.pushes.begin()->second);
-    stream.pushes.erase(stream.pushes.begin());
-    std::optional<KeptPull> pull;
-    if (auto node = stream.pulls.extract(seq)) pull = std::move(node.mapped());
-    const bool use_pull = push.keys.empty();
-    for (std::size_t t = 0; t < shard->tables.size(); ++t) {
-      const Buffer& keys = use_pull ? pull->keys[t] : push.keys[t];
-      std::span<const std::uint32_t> slots;
-      if (use_pull && !pull->slots.empty()) slots = pull->slots[t];
-      shard->tables[t]->push(keys.as<std::uint64_t>(),
-                             floats_of(push.gradients[t], push.format.of(t)), slots);
-    }
-    if (pull && spare_slots.size() < kSpareSlotsMax) spare_slots.push_back(std::move(pull->slots));
+    auto push_node = stream.pushes.extract(stream.pushes.begin());
+    auto pull_node = stream.pulls.extract(seq);
+    const HeldPush& push = push_node.mapped();
+    const KeptPull* const pull = pull_node ? &pull_node.mapped() : nullptr;
+    apply(push, pull);
     stream.next = seq + 1;
     stream.has_ended = push.is_last;
-    stream.applied_pull.reset();
-    if (shard->streams.is_bsp() && pull && !pull->rows.empty())
-      stream.applied_pull = std::move(pull);
+    send_pushed(push.asker, s, seq, wire::APPLIED);
+    spare_pushes.give(std::move(push_node));
+    spare_pulls.give(std::move(stream.applied_pull));
+    if (shard->streams.is_bsp() && pull != nullptr && !pull->rows.empty()) {
+      stream.applied_pull = std::move(pull_node);
+    } else {
+      spare_pulls.give(std::move(pull_node));
+    }
     if (stream.has_ended) {
       stream.pulls.clear();
       stream.pushes.clear();
     }
-    send_pushed(push.asker, s, seq, wire::APPLIED);
+  }
+
+  void apply(const HeldPush& push, const KeptPull* pull) {
+    const bool use_pull = push.keys.empty();
+    for (std::size_t t = 0; t < shard->tables.size(); ++t) {
+      const Buffer& keys = use_pull ? pull->keys[t] : push.keys[t];
+      std::span<const std::uint32_t> slots;
+      if (use_pull && !pull->is_waiting) slots = pull->slots[t];
+      shard->tables[t]->push(keys.as<std::uint64_t>(),
+                             floats_of(push.gradients[t], push.format.of(t)), slots);
+    }
   }
 
   // Valid until the next call.
@@ -579,26 +614,26 @@ struct Lane::Impl {
   void send_saved() {
     wire::Header h = header(save_request);
     *h.mutable_saved() = *saved;
-    transport.send(net::kSchedulerName, std::move(h));
+    transport.send(net::kSchedulerName, h);
   }
 
   void on_stop(const net::Message& message) {
     is_stopping = true;
     wire::Header h = header(message.header.request());
     h.mutable_stopped();
-    transport.send(message.peer, std::move(h));
+    transport.send(message.peer, h);
   }
 
   // --- messages and time ---
 
-  void on_scheduler(net::Message message) {
+  void on_scheduler(const net::Message& message) {
     last_heard = now;
     if (options.cluster == 0) options.cluster = message.header.cluster();
     const auto body = message.header.body_case();
     if (is_ready() && body != wire::Header::kLaneSetup) is_expected = true;
     switch (body) {
       case wire::Header::kLaneSetup:
-        return on_setup(std::move(message));
+        return on_setup(message);
       case wire::Header::kFence:
         return on_fence(message);
       case wire::Header::kSave:
@@ -610,14 +645,14 @@ struct Lane::Impl {
     }
   }
 
-  void on_message(net::Message message) {
+  void on_message(const net::Message& message) {
     const std::uint64_t cluster = message.header.cluster();
     if (options.cluster != 0 && cluster != options.cluster) return;
     if (is_stopping && !message.header.has_stop()) return;
-    if (message.peer == net::kSchedulerName) return on_scheduler(std::move(message));
+    if (message.peer == net::kSchedulerName) return on_scheduler(message);
     if (options.cluster == 0) return;
-    if (message.header.has_pull()) return on_pull(std::move(message));
-    if (message.header.has_push()) return on_push(std::move(message));
+    if (message.header.has_pull()) return on_pull(message);
+    if (message.header.has_push()) return on_push(message);
   }
 
   // Says again what the scheduler may have missed; while files are loaded, Hello shows that the
@@ -670,9 +705,9 @@ Lane::Lane(LaneOptions options, net::Transport& transport, Storage& storage, Exe
     : impl_(std::make_unique<Impl>(std::move(options), transport, storage, executor)) {}
 Lane::~Lane() = default;
 
-void Lane::on_message(TimePoint now, net::Message message) {
+void Lane::on_message(TimePoint now, const net::Message& message) {
   impl_->now = now;
-  impl_->on_message(std::move(message));
+  impl_->on_message(message);
 }
 void Lane::on_timer(TimePoint now) {
   impl_->now = now;

@@ -30,7 +30,7 @@ class Lane final : public net::Node {
  public:
   Lane(LaneOptions options, net::Transport& transport, Storage& storage, Executor& executor);
   ~Lane() override;
-  void on_message(TimePoint now, net::Message message) override;
+  void on_message(TimePoint now, const net::Message& message) override;
   void on_timer(TimePoint now) override;
   TimePoint next_timer() const override;
   bool finished() const override;

@@ -22,16 +22,19 @@ bool Streams::is_due(std::uint64_t seq) const {
   return !lowest || seq <= *lowest || seq - *lowest <= static_cast<std::uint64_t>(staleness_);
 }
 
-std::vector<std::uint32_t> Streams::turn() const {
-  std::vector<std::uint32_t> ready;
+const std::vector<std::uint32_t>& Streams::turn() {
+  ready_.clear();
   const auto clock = is_bsp() ? slowest() : std::nullopt;
   for (std::uint32_t s = 0; s < size(); ++s) {
     const StreamState& stream = streams_[s];
     const bool is_behind = clock && !stream.has_ended && stream.next == *clock;
-    if (is_behind && !stream.has_turn()) return {};  // BSP: all of this clock, or none
-    if (is_behind || (!is_bsp() && stream.has_turn())) ready.push_back(s);
+    if (is_behind && !stream.has_turn()) {  // BSP: all of this clock, or none
+      ready_.clear();
+      break;
+    }
+    if (is_behind || (!is_bsp() && stream.has_turn())) ready_.push_back(s);
   }
-  return ready;
+  return ready_;
 }
 
 }  // namespace meander::ps

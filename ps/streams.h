@@ -9,6 +9,7 @@
 
 #include "common/buffer.h"
 #include "ps/precision.h"
+#include "ps/spare_nodes.h"
 
 namespace meander::ps {
 
@@ -31,8 +32,14 @@ struct KeptPull {
   WireFormat format;         // of the answer
   bool is_waiting = true;    // for the clock; else it has been answered
   std::vector<Buffer> keys;  // by table
-  Slots slots;               // hints for the push, once answered
+  Slots slots;               // once answered: hints for the push
   std::vector<Buffer> rows;  // under BSP: the answer
+
+  void clear() {  // but not the memory of the slots
+    is_waiting = true;
+    keys.clear();
+    rows.clear();
+  }
 };
 
 // A push that is not applied yet.
@@ -42,18 +49,26 @@ struct HeldPush {
   WireFormat format;         // of the gradients
   std::vector<Buffer> keys;  // by table; empty: those of the pull of the same seq
   std::vector<Buffer> gradients;
+
+  void clear() {
+    keys.clear();
+    gradients.clear();
+  }
 };
+
+using Pulls = std::map<std::uint64_t, KeptPull>;   // by seq
+using Pushes = std::map<std::uint64_t, HeldPush>;  // by seq
 
 // What a lane knows of a stream. Pulls and pushes lie in [next, next + kMax): all are of `epoch`.
 struct StreamState {
   std::uint64_t epoch = 0;
   std::uint64_t next = 0;
   bool has_ended = false;
-  std::map<std::uint64_t, KeptPull> pulls;
-  std::map<std::uint64_t, HeldPush> pushes;
-  // Under BSP, the last batch applied here: a successor that repeats it, because another lane has
-  // not applied it, must compute from the rows that its predecessor saw.
-  std::optional<KeptPull> applied_pull;
+  Pulls pulls;
+  Pushes pushes;
+  // Under BSP, the last batch applied here (it may be empty): a successor that repeats it, because
+  // another lane has not applied it, must compute from the rows that its predecessor saw.
+  Pulls::node_type applied_pull;
 
   bool has_turn() const { return !pushes.empty() && pushes.begin()->first == next; }
   // A newer lease: what is held for the older one goes.
@@ -78,7 +93,8 @@ class Streams {
   // May a pull of `seq` be answered now?
   bool is_due(std::uint64_t seq) const;
   // The streams whose pushes are to be applied now, in this order, one push each. Empty: none.
-  std::vector<std::uint32_t> turn() const;
+  // Valid until the next call.
+  const std::vector<std::uint32_t>& turn();
 
  private:
   // The lowest `next` of the streams that have not ended; nothing when all have.
@@ -86,6 +102,7 @@ class Streams {
 
   std::int64_t staleness_;
   std::vector<StreamState> streams_;
+  std::vector<std::uint32_t> ready_;
 };
 
 }  // namespace meander::ps

@@ -35,9 +35,9 @@ class Post {
     return is_due;
   }
 
-  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames = {}) {
+  void send(const std::string& peer, wire::Header header, const std::vector<Buffer>& frames = {}) {
     header.set_cluster(cluster_);
-    transport_.send(peer, std::move(header), std::move(frames));
+    transport_.send(peer, header, frames);
   }
 
  private:

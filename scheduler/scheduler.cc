@@ -496,7 +496,7 @@ Scheduler::Scheduler(SchedulerOptions options, net::Transport& transport, Storag
 
 Scheduler::~Scheduler() = default;
 
-void Scheduler::on_message(TimePoint now, net::Message message) {
+void Scheduler::on_message(TimePoint now, const net::Message& message) {
   if (finished()) return;
   impl_->on_message(now, message);
   impl_->drive(now);

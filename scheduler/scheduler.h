@@ -66,7 +66,7 @@ class Scheduler final : public net::Node {
   Scheduler(SchedulerOptions options, net::Transport& transport, Storage& storage,
             const Clock& clock);
   ~Scheduler() override;
-  void on_message(TimePoint now, net::Message message) override;
+  void on_message(TimePoint now, const net::Message& message) override;
   void on_timer(TimePoint now) override;
   TimePoint next_timer() const override;
   bool finished() const override;

@@ -27,11 +27,12 @@ struct Pipeline::Run {
   std::uint64_t acked = 0;              // first seq not acknowledged
   std::uint64_t end = 0;                // one past the last seq; known once opened
   std::uint64_t until = 0;              // while paused: seqs below may start
-  bool building = false, dropped = false, ended = false;
+  StepPtr building;                     // null: none
+  bool dropped = false, ended = false;
   bool end_taken = false, end_arrived = false;  // with the metrics
   double progress = 0;
-  std::deque<StepPtr> steps;  // seqs acked, acked + 1, ...
-  Accumulator scores;         // of a slice
+  std::vector<StepPtr> steps;  // seqs acked, acked + 1, ...
+  Accumulator scores;          // of a slice
 
   bool complete() const { return source != nullptr && acked == end; }
 };
@@ -67,7 +68,7 @@ Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& l
                         .cluster = cluster},
       ps::Client::Events{
           .pulled = [this](TimePoint, ps::BatchId id,
-                           std::vector<Buffer> rows) { pulled(id, std::move(rows)); },
+                           std::vector<Buffer>& rows) { pulled(id, rows); },
           .pushed = [this](TimePoint, ps::BatchId id) { pushed(id); },
           .fenced = [this](TimePoint, std::uint32_t stream) { fenced_.push_back(stream); }});
   RETURN_IF_ERROR(client_->set_lanes(lane_endpoints));
@@ -182,26 +183,27 @@ void Pipeline::advance(TimePoint now) {
   // With an executor that works at once, each round may finish work for the next.
   do {
     work_done_ = false;
-    for (const RunPtr& run : in_turn()) {
+    list_in_turn();
+    for (const RunPtr& run : in_turn_) {
       if (!status_.ok() || run->dropped) continue;
       open(run);
       build(run);
       send_pulls(now, *run);
-      compute(run);
+      compute(*run);
       for (std::size_t i = 0; i < run->steps.size(); ++i) send_push(now, *run, run->steps[i]);
       finish_steps(*run);
     }
   } while (work_done_);
+  in_turn_.clear();
 }
 
 // Every run, beginning behind the one that was computed last.
-std::vector<Pipeline::RunPtr> Pipeline::in_turn() const {
-  std::vector<RunPtr> runs;
+void Pipeline::list_in_turn() {
+  in_turn_.clear();
   const auto first = streams_.upper_bound(last_computed_);
-  for (auto it = first; it != streams_.end(); ++it) runs.push_back(it->second);
-  for (auto it = streams_.begin(); it != first; ++it) runs.push_back(it->second);
-  if (slice_) runs.push_back(slice_);
-  return runs;
+  for (auto it = first; it != streams_.end(); ++it) in_turn_.push_back(it->second);
+  for (auto it = streams_.begin(); it != first; ++it) in_turn_.push_back(it->second);
+  if (slice_) in_turn_.push_back(slice_);
 }
 
 Pipeline::StepPtr Pipeline::new_step() {
@@ -265,23 +267,29 @@ void Pipeline::build(const RunPtr& run) {
   step->last = seq + 1 == run->end;
   step->read_only = run->read_only;
   run->steps.push_back(step);
-  run->building = true;
-  auto status = std::make_shared<Status>();
-  executor_.submit(
-      [run, step, status, seq] {
-        if (seq < run->source->batches()) {
-          *status = run->source->build(seq, step->batch);
-        } else {
-          step->batch.samples = 0;
-          step->batch.progress = 1;
-        }
-      },
-      [this, run, step, status] {
-        run->building = false;
-        work_done_ = true;
-        step->state = Step::kBuilt;
-        if (!status->ok() && status_.ok() && !run->dropped) status_ = std::move(*status);
-      });
+  run->building = step;
+  building_.push_back(run);
+  executor_.submit([run = run.get()] { fill(*run, *run->building); },
+                   [this, run = run.get()] { built(*run); });
+}
+
+// In the executor.
+void Pipeline::fill(Run& run, Step& step) {
+  step.status = {};
+  if (step.id.seq < run.source->batches()) {
+    step.status = run.source->build(step.id.seq, step.batch);
+  } else {
+    step.batch.samples = 0;
+    step.batch.progress = 1;
+  }
+}
+
+void Pipeline::built(Run& run) {
+  work_done_ = true;
+  const StepPtr step = std::move(run.building);
+  step->state = Step::kBuilt;
+  if (!step->status.ok() && status_.ok() && !run.dropped) status_ = step->status;
+  std::erase_if(building_, [&](const RunPtr& other) { return other.get() == &run; });
 }
 
 void Pipeline::send_pulls(TimePoint now, Run& run) {
@@ -289,45 +297,49 @@ void Pipeline::send_pulls(TimePoint now, Run& run) {
     const StepPtr& step = run.steps[run.started - run.acked];
     if (step->state != Step::kBuilt || !may_start(run, run.started)) return;
     step->state = Step::kPulling;
-    client_->pull(now, step->id, trainer_.keys(step), run.read_only);
+    trainer_.keys(step, buffers_);
+    client_->pull(now, step->id, buffers_, run.read_only);
+    buffers_.clear();  // they hold the step
     ++run.started;
   }
 }
 
-void Pipeline::pulled(ps::BatchId id, std::vector<Buffer> rows) {
+void Pipeline::pulled(ps::BatchId id, std::vector<Buffer>& rows) {
   Run* run = find(id);
   if (run == nullptr || id.seq < run->acked || id.seq >= run->started) return;
   Step& step = *run->steps[id.seq - run->acked];
   if (step.state != Step::kPulling) return;
-  step.rows = std::move(rows);
+  step.rows.swap(rows);
   step.state = trainer_.has_work(step) ? Step::kPulled : Step::kComputed;
 }
 
 // The first batch that is not computed yet, if its rows are there.
-void Pipeline::compute(const RunPtr& run) {
+void Pipeline::compute(Run& run) {
   if (computing_) return;
   const auto next = std::ranges::find_if(
-      run->steps, [](const StepPtr& step) { return step->state < Step::kComputed; });
-  if (next == run->steps.end() || (*next)->state != Step::kPulled) return;
-  const StepPtr step = *next;
-  step->state = Step::kComputing;
-  computing_ = true;
-  if (!run->read_only) last_computed_ = run->stream;
-  auto status = std::make_shared<Status>();
-  executor_.submit(
-      [this, step, status] {
-        if (step->read_only) {
-          trainer_.infer(*step, executor_);
-        } else {
-          *status = trainer_.train(*step, executor_);
-        }
-      },
-      [this, step, status] {
-        computing_ = false;
-        work_done_ = true;
-        step->state = Step::kComputed;
-        if (!status->ok() && status_.ok()) status_ = std::move(*status);
-      });
+      run.steps, [](const StepPtr& step) { return step->state < Step::kComputed; });
+  if (next == run.steps.end() || (*next)->state != Step::kPulled) return;
+  computing_ = *next;
+  computing_->state = Step::kComputing;
+  if (!run.read_only) last_computed_ = run.stream;
+  executor_.submit([this] { work_on(*computing_); }, [this] { computed(); });
+}
+
+// In the executor.
+void Pipeline::work_on(Step& step) {
+  step.status = {};
+  if (step.read_only) {
+    trainer_.infer(step, executor_);
+  } else {
+    step.status = trainer_.train(step, executor_);
+  }
+}
+
+void Pipeline::computed() {
+  work_done_ = true;
+  const StepPtr step = std::move(computing_);
+  step->state = Step::kComputed;
+  if (!step->status.ok() && status_.ok()) status_ = step->status;
 }
 
 void Pipeline::send_push(TimePoint now, Run& run, const StepPtr& step) {
@@ -337,7 +349,9 @@ void Pipeline::send_push(TimePoint now, Run& run, const StepPtr& step) {
     step->state = Step::kAcked;
   } else {
     step->state = Step::kPushing;
-    client_->push(now, step->id, trainer_.gradients(step), step->last);
+    trainer_.gradients(step, buffers_);
+    client_->push(now, step->id, buffers_, step->last);
+    buffers_.clear();  // they hold the step
   }
 }
 
@@ -362,7 +376,7 @@ void Pipeline::finish_steps(Run& run) {
     run.progress = step.batch.progress;
     run.ended = step.last;
     step.rows.clear();
-    run.steps.pop_front();
+    run.steps.erase(run.steps.begin());
     ++run.acked;
     work_done_ = true;  // the next one may start
   }

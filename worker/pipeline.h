@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -67,17 +66,21 @@ class Pipeline {
 
   StepPtr new_step();
   Run* find(const ps::BatchId& id);
-  std::vector<RunPtr> in_turn() const;
+  void list_in_turn();
   void drop(const RunPtr& run);
   bool may_start(const Run& run, std::uint64_t seq) const;
   void open(const RunPtr& run);
   void opened(Run& run, Result<std::unique_ptr<BatchSource>> source);
   void build(const RunPtr& run);
+  static void fill(Run& run, Step& step);
+  void built(Run& run);
   void send_pulls(TimePoint now, Run& run);
-  void compute(const RunPtr& run);
+  void compute(Run& run);
+  void work_on(Step& step);
+  void computed();
   void send_push(TimePoint now, Run& run, const StepPtr& step);
   void finish_steps(Run& run);
-  void pulled(ps::BatchId id, std::vector<Buffer> rows);
+  void pulled(ps::BatchId id, std::vector<Buffer>& rows);
   void pushed(ps::BatchId id);
   void drop_fenced();
 
@@ -95,9 +98,14 @@ class Pipeline {
   std::uint64_t slices_opened_ = 0;
   std::uint32_t last_computed_ = 0;  // stream
   bool paused_ = false;
-  bool opening_ = false, computing_ = false;
+  bool opening_ = false;
   bool work_done_ = false;  // in the executor: advance() has something to take up
-  std::vector<StepPtr> steps_;
+  // What the executor works on, kept here so that its tasks need no memory of their own.
+  std::vector<RunPtr> building_;  // dropped ones too
+  StepPtr computing_;             // null: nothing
+  std::vector<RunPtr> in_turn_;   // of advance()
+  std::vector<Buffer> buffers_;   // of the request being sent
+  std::vector<StepPtr> steps_;    // all that there are
   Accumulator metrics_;
   Status status_;
 };

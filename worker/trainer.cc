@@ -101,8 +101,8 @@ bool Trainer::moves_dense(const Step& step) const {
   return step.id.stream == 0;
 }
 
-std::vector<Buffer> Trainer::keys(const std::shared_ptr<Step>& step) const {
-  std::vector<Buffer> all(graph_.tables() + dense_.size());
+void Trainer::keys(const std::shared_ptr<Step>& step, std::vector<Buffer>& all) const {
+  all.assign(graph_.tables() + dense_.size(), Buffer());
   if (!step->empty()) {
     CHECK_EQ(step->batch.keys.size(), static_cast<std::size_t>(graph_.tables()));
     for (std::int32_t t = 0; t < graph_.tables(); ++t) {
@@ -111,18 +111,16 @@ std::vector<Buffer> Trainer::keys(const std::shared_ptr<Step>& step) const {
     }
   }
   if (moves_dense(*step)) std::ranges::copy(dense_keys_, all.begin() + graph_.tables());
-  return all;
 }
 
-std::vector<Buffer> Trainer::gradients(const std::shared_ptr<Step>& step) const {
-  std::vector<Buffer> all(graph_.tables() + dense_.size());
+void Trainer::gradients(const std::shared_ptr<Step>& step, std::vector<Buffer>& all) const {
+  all.assign(graph_.tables() + dense_.size(), Buffer());
   const std::size_t first = step->empty() ? graph_.tables() : 0;
   const std::size_t end = moves_dense(*step) ? all.size() : graph_.tables();
   for (std::size_t t = first; t < end; ++t) {
     const std::span<float> values = step->gradients[t].get();
     all[t] = Buffer::view(values.data(), values.size_bytes(), step);
   }
-  return all;
 }
 
 void Trainer::bind(Step& step) {

@@ -45,6 +45,7 @@ struct Step {
   Floats ddense;                  // (dense_size + 1): and 1 if the step holds samples, else 0
   std::vector<Floats> gradients;  // by table: (keys, width)
   double loss = 0;
+  Status status;  // of building, then of computing it
 
   // A stream may end with steps that hold no samples.
   bool empty() const { return batch.samples == 0; }
@@ -65,9 +66,9 @@ class Trainer {
   // Before the first keys(), and not while a step is being worked on.
   void set_partitions(const PartitionMap& partitions);
 
-  // What to pull and to push for a step; the buffers keep it alive.
-  std::vector<Buffer> keys(const std::shared_ptr<Step>& step) const;
-  std::vector<Buffer> gradients(const std::shared_ptr<Step>& step) const;
+  // What to pull and to push for a step, in place of what is in `all`; the buffers keep it alive.
+  void keys(const std::shared_ptr<Step>& step, std::vector<Buffer>& all) const;
+  void gradients(const std::shared_ptr<Step>& step, std::vector<Buffer>& all) const;
 
   // Whether a step must go through train() or infer(): one without samples only to be in step with
   // the other workers.

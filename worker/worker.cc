@@ -261,7 +261,7 @@ Worker::Worker(WorkerOptions options, const nn::Graph& graph, OpenStream open_st
 
 Worker::~Worker() = default;
 
-void Worker::on_message(TimePoint now, net::Message message) {
+void Worker::on_message(TimePoint now, const net::Message& message) {
   if (impl_->finished) return;
   if (message.peer == net::kSchedulerName) {
     impl_->on_scheduler(now, message.header);

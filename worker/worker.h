@@ -70,7 +70,7 @@ class Worker final : public net::Node {
          OpenSlice open_slice, net::Transport& transport, Executor& executor,
          Collective* collective = nullptr);
   ~Worker() override;
-  void on_message(TimePoint now, net::Message message) override;
+  void on_message(TimePoint now, const net::Message& message) override;
   void on_timer(TimePoint now) override;
   TimePoint next_timer() const override;
   bool finished() const override;

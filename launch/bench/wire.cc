@@ -126,7 +126,7 @@ class Bench {
   void set_up() {
     std::string endpoint;
     while (endpoint.empty()) {
-      scheduler_->poll(std::chrono::milliseconds(100), [&](net::Message message) {
+      scheduler_->poll(std::chrono::milliseconds(100), [&](const net::Message& message) {
         if (message.header.has_hello()) endpoint = message.header.hello().endpoint();
       });
     }
@@ -140,7 +140,7 @@ class Bench {
       setup.set_incarnation(kIncarnation);
       *setup.add_tables() = rowwise_table(kWidth);
       scheduler_->send("lane/0", std::move(header));
-      scheduler_->poll(std::chrono::milliseconds(100), [&](net::Message message) {
+      scheduler_->poll(std::chrono::milliseconds(100), [&](const net::Message& message) {
         is_ready = is_ready || message.header.has_lane_ready();
       });
     }
@@ -167,8 +167,9 @@ class Bench {
     const double begin = seconds_now();
     while (open_ < kDepth && left_ > 0) start(clock_.now());
     while (open_ > 0) {
-      worker_->poll(std::chrono::seconds(1),
-                    [&](net::Message message) { client_->on_message(clock_.now(), message); });
+      worker_->poll(std::chrono::seconds(1), [&](const net::Message& message) {
+        client_->on_message(clock_.now(), message);
+      });
     }
     return seconds_now() - begin;
   }

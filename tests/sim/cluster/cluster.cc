@@ -149,11 +149,11 @@ class Cluster::Sleeper final : public net::Node {
   explicit Sleeper(net::Node& node) : node_(node) {}
   explicit Sleeper(std::unique_ptr<net::Node> node) : node_(*node), owned_(std::move(node)) {}
 
-  void on_message(TimePoint now, net::Message message) override {
+  void on_message(TimePoint now, const net::Message& message) override {
     if (is_asleep_) {
-      waiting_.push_back(std::move(message));
+      waiting_.push_back(message);
     } else {
-      node_.on_message(clock_.look(now), std::move(message));
+      node_.on_message(clock_.look(now), message);
     }
   }
   void on_timer(TimePoint now) override {
@@ -174,8 +174,8 @@ class Cluster::Sleeper final : public net::Node {
   void wake(TimePoint now) {
     is_asleep_ = false;
     const TimePoint awake = clock_.look(now);
-    for (net::Message& message : std::exchange(waiting_, {})) {
-      node_.on_message(awake, std::move(message));
+    for (const net::Message& message : std::exchange(waiting_, {})) {
+      node_.on_message(awake, message);
     }
   }
 

@@ -14,7 +14,7 @@ namespace {
 class CountingNode : public Node {
  public:
   explicit CountingNode(int goal) : goal_(goal) {}
-  void on_message(TimePoint, Message message) override {
+  void on_message(TimePoint, const Message& message) override {
     EXPECT_FALSE(finished()) << "a finished node is left alone";
     threads.push_back(std::this_thread::get_id());
     requests.push_back(message.header.request());

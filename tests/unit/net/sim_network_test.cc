@@ -24,7 +24,7 @@ TimePoint ms(std::int64_t count) { return TimePoint(std::chrono::milliseconds(co
 // Writes down what it is told.
 class Recorder : public Node {
  public:
-  void on_message(TimePoint now, Message message) override {
+  void on_message(TimePoint now, const Message& message) override {
     requests.push_back(message.header.request());
     peers.push_back(message.peer);
     times.push_back(now);
@@ -47,11 +47,11 @@ class Recorder : public Node {
 class Pinger : public Recorder {
  public:
   Pinger(Transport& transport, std::string peer) : transport_(transport), peer_(std::move(peer)) {}
-  void on_message(TimePoint now, Message message) override {
+  void on_message(TimePoint now, const Message& message) override {
     if (message.header.request() % 2 == 0) {
       transport_.send(message.peer, numbered(message.header.request() + 1));
     }
-    Recorder::on_message(now, std::move(message));
+    Recorder::on_message(now, message);
   }
   void on_timer(TimePoint now) override {
     Recorder::on_timer(now);

@@ -44,7 +44,7 @@ class Trainer final : public net::Node {
     EXPECT_TRUE(client_.set_lanes(std::vector<std::string>(lanes)).ok());
   }
 
-  void on_message(TimePoint now, net::Message message) override {
+  void on_message(TimePoint now, const net::Message& message) override {
     client_.on_message(now, message);
   }
   void on_timer(TimePoint now) override {
@@ -117,7 +117,7 @@ class Conductor final : public net::Node {
     count.set_width(1);
     count.mutable_optimizer()->set_rate(1);
   }
-  void on_message(TimePoint, net::Message message) override {
+  void on_message(TimePoint, const net::Message& message) override {
     if (message.header.has_hello()) transport_.send(message.peer, header_);
     if (message.header.has_lane_ready()) ready.insert(message.peer);
     if (message.header.has_saved()) saved[message.peer] = message.header.saved();

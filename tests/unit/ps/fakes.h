@@ -19,8 +19,9 @@ class SentBox final : public net::Transport {
     connected.push_back(peer + "=" + endpoint);
     return {};
   }
-  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) override {
-    sent.push_back({peer, std::move(header), std::move(frames)});
+  void send(const std::string& peer, const wire::Header& header,
+            const std::vector<Buffer>& frames) override {
+    sent.push_back({peer, header, frames});
   }
   using Transport::send;
 

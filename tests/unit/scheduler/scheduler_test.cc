@@ -26,8 +26,9 @@ struct Sent {
 class Recorder final : public net::Transport {
  public:
   Status connect(const std::string&, const std::string&) override { return {}; }
-  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) override {
-    sent.push_back({peer, std::move(header), std::move(frames)});
+  void send(const std::string& peer, const wire::Header& header,
+            const std::vector<Buffer>& frames) override {
+    sent.push_back({peer, header, frames});
   }
   std::deque<Sent> sent;
 };

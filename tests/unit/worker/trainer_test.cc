@@ -45,6 +45,17 @@ TEST(DenseBlocks, OrderOfLanesChangesRowsAndNotTheVector) {
   EXPECT_EQ(back, dense);
 }
 
+std::vector<Buffer> keys_of(const Trainer& trainer, const std::shared_ptr<Step>& step) {
+  std::vector<Buffer> keys;
+  trainer.keys(step, keys);
+  return keys;
+}
+std::vector<Buffer> gradients_of(const Trainer& trainer, const std::shared_ptr<Step>& step) {
+  std::vector<Buffer> gradients;
+  trainer.gradients(step, gradients);
+  return gradients;
+}
+
 class TrainerTest : public testing::Test {
  protected:
   static nn::Graph graph(const std::string& activation) {
@@ -84,7 +95,7 @@ class TrainerTest : public testing::Test {
   }
   // Of the trained part and of the statistics of what would be pushed.
   std::pair<double, double> norms(const Trainer& trainer, const std::shared_ptr<Step>& step) const {
-    const std::vector<Buffer> gradients = trainer.gradients(step);
+    const std::vector<Buffer> gradients = gradients_of(trainer, step);
     const auto norm = [](std::span<const float> values) {
       double squares = 0;
       for (float value : values) squares += double{value} * value;
@@ -163,8 +174,8 @@ TEST_F(TrainerTest, WorkerOfStreamZeroMovesTheDenseVectorAndTheMeanGradient) {
   for (std::size_t i = 0; i < size; ++i) {
     EXPECT_FLOAT_EQ(b->ddense.get()[i], (a->ddense.get()[i] + 1) / 2) << i;
   }
-  EXPECT_FALSE(together.keys(b)[1].empty());
-  EXPECT_EQ(together.gradients(b)[1].size(), alone.gradients(a)[1].size());
+  EXPECT_FALSE(keys_of(together, b)[1].empty());
+  EXPECT_EQ(gradients_of(together, b)[1].size(), gradients_of(alone, a)[1].size());
 }
 
 TEST_F(TrainerTest, OtherWorkersTakeTheDenseVectorFromTheSumAndPushNoneOfIt) {
@@ -179,9 +190,9 @@ TEST_F(TrainerTest, OtherWorkersTakeTheDenseVectorFromTheSumAndPushNoneOfIt) {
   ASSERT_TRUE(alone.train(*a, executor_).ok());
   ASSERT_TRUE(together.train(*b, executor_).ok());
   for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(b->logits.get()[i], a->logits.get()[i]);
-  EXPECT_TRUE(together.keys(b)[1].empty());
-  EXPECT_TRUE(together.gradients(b)[1].empty());
-  EXPECT_FALSE(together.gradients(b)[0].empty());
+  EXPECT_TRUE(keys_of(together, b)[1].empty());
+  EXPECT_TRUE(gradients_of(together, b)[1].empty());
+  EXPECT_FALSE(gradients_of(together, b)[0].empty());
 }
 
 TEST_F(TrainerTest, StepWithoutSamplesCountsNothingInTheMean) {
@@ -197,8 +208,8 @@ TEST_F(TrainerTest, StepWithoutSamplesCountsNothingInTheMean) {
   ASSERT_TRUE(together.train(*b, executor_).ok());
   EXPECT_THAT(others.own[1], testing::Each(0.0f));
   EXPECT_EQ(b->ddense.get()[0], 1.0f);
-  EXPECT_TRUE(together.gradients(b)[0].empty());
-  EXPECT_FALSE(together.gradients(b)[1].empty());
+  EXPECT_TRUE(gradients_of(together, b)[0].empty());
+  EXPECT_FALSE(gradients_of(together, b)[1].empty());
 }
 
 }  // namespace

@@ -32,8 +32,9 @@ class Recorder final : public net::Transport {
     connected.push_back(peer + " at " + endpoint);
     return {};
   }
-  void send(const std::string& peer, wire::Header header, std::vector<Buffer> frames) override {
-    sent.push_back({peer, std::move(header), std::move(frames)});
+  void send(const std::string& peer, const wire::Header& header,
+            const std::vector<Buffer>& frames) override {
+    sent.push_back({peer, header, frames});
   }
   std::vector<std::string> connected;
   std::vector<Sent> sent;
