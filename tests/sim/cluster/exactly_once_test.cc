@@ -119,7 +119,9 @@ Outcome run(const Scenario& scenario, const nn::Graph& graph) {
   // What a lost worker had not told yet of acknowledged batches is not counted; else all is, once.
   const std::uint64_t counted = cluster.scheduler().training().samples;
   EXPECT_LE(counted, cluster.samples());
-  if (cluster.scheduler().progress().lost_workers == 0) EXPECT_EQ(counted, cluster.samples());
+  if (cluster.scheduler().progress().lost_workers == 0) {
+    EXPECT_EQ(counted, cluster.samples());
+  }
   return outcome;
 }
 
