@@ -15,7 +15,8 @@ namespace meander::checkpoint {
 // before it.
 struct FileHeader {
   static constexpr std::uint64_t kMagic = 0x53574f52444e4d0aull;  // "\nMNDROWS"
-  static constexpr std::uint32_t kFormat = 1;
+  static constexpr std::uint32_t kFormat = 2;
+  static constexpr std::uint32_t kOldestFormat = 1;  // records in rising order of mix64(key)
   std::uint64_t magic = kMagic;
   std::uint32_t format = kFormat;
   std::uint32_t table = 0;
@@ -32,8 +33,8 @@ struct BlockHeader {
   std::uint32_t codec = kNone;
   std::uint32_t records = 0;
   std::uint32_t admitted = 0;         // of them, with values
-  std::uint32_t first_partition = 0;  // of the first record
-  std::uint32_t last_partition = 0;   // of the last one
+  std::uint32_t first_partition = 0;  // the lowest of the records'
+  std::uint32_t last_partition = 0;   // the highest
   std::uint32_t raw_bytes = 0;
   std::uint32_t stored_bytes = 0;
   std::uint32_t payload_crc = 0;  // of the stored payload

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/partition.h"
 #include "common/status.h"
 #include "common/storage.h"
 #include "proto/manifest.pb.h"
@@ -37,12 +38,18 @@ std::uint64_t record_digest(std::uint32_t table, const Record& record);
 // The manifest's digest: rows (the sum over all lanes), positions and clocks.
 std::string final_digest(std::uint64_t record_sum, const manifest::Manifest& manifest);
 
-// Writes one file of records of one table, in rising partition order, in blocks with a crc each
-// (docs/checkpoint-format.md). Nothing is promised before finish().
+// Writes one file of records of one table, which come in any order, in blocks with a crc each
+// (docs/checkpoint-format.md). Partitions first ... last are cut into `groups` of equal size, and a
+// block holds records of one group: a reader of some partitions skips most others. Holds up to a
+// block of each group. Nothing is promised before finish().
 class RowsWriter {
  public:
+  struct Cutting {
+    std::uint32_t first_partition = 0, last_partition = kPartitions - 1, groups = 1;
+  };
   static Result<std::unique_ptr<RowsWriter>> create(Storage& storage, const std::string& path,
-                                                    std::uint32_t table, std::uint32_t values);
+                                                    std::uint32_t table, std::uint32_t values,
+                                                    const Cutting& cutting);
   ~RowsWriter();
   Status add(const Record& record);
   Result<manifest::File> finish();  // `name` is the last part of the path
@@ -70,8 +77,31 @@ Result<std::string> newest_generation(Storage& storage, const std::string& check
 Result<std::vector<std::string>> list_generations(Storage& storage, const std::string& dir);
 // `path` may be a generation or a checkpoint directory (then: its newest).
 Result<std::string> resolve_generation(Storage& storage, const std::string& path);
-// Removes incomplete generations and all but the newest `keep`.
+// Removes incomplete generations, and all but the newest `keep` and what these stand on.
 Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep);
+
+// A generation and all that it stands on: a full one first, then deltas, each on the one before.
+struct Link {
+  std::string dir;
+  manifest::Manifest manifest;
+};
+using Chain = std::vector<Link>;
+// `path` as in resolve_generation. kCorrupt: names the link that is missing or does not fit.
+Result<Chain> open_chain(Storage& storage, const std::string& path);
+// Every record of `table` whose partition lies in [first, last], as the chain's last generation has
+// it, each once; none that has expired there. Remembers the keys of the deltas.
+Status read_table(Storage& storage, const Chain& chain, std::uint32_t table,
+                  std::uint32_t first_partition, std::uint32_t last_partition,
+                  const std::function<Status(const Record&)>& visit);
+// The digest of the chain's last generation; of a full one as its manifest has it, else from the
+// records of all.
+Result<std::string> read_digest(Storage& storage, const Chain& chain);
+// Whether a record is there at the table's step: a function of its last touch and touches alone.
+inline bool is_present(std::uint64_t expire_steps, std::uint32_t keep_count, std::uint64_t step,
+                       std::uint32_t count, std::uint64_t table_step) {
+  if (expire_steps == 0 || (keep_count > 0 && count >= keep_count)) return true;
+  return table_step < step + expire_steps;
+}
 
 struct Verification {
   std::uint64_t files = 0, rows = 0;

@@ -56,7 +56,7 @@ class Scanner {
     FileHeader header;
     if (!take(header)) return corrupt(path_ + ": torn: shorter than its header");
     if (!is_sealed(header)) return corrupt(path_ + ": not a rows file, or its header is damaged");
-    if (header.format != FileHeader::kFormat) {
+    if (header.format < FileHeader::kOldestFormat || header.format > FileHeader::kFormat) {
       return invalid(path_ + ": format " + std::to_string(header.format) +
                      " is not known to this version");
     }
@@ -96,11 +96,9 @@ class Scanner {
         header.raw_bytes == raw_size(header.records, header.admitted, file_.values) &&
         header.raw_bytes <= kStoredMax && header.codec <= kZstd &&
         (header.codec != kNone || header.stored_bytes == header.raw_bytes);
-    const bool partitions_ok = header.first_partition <= header.last_partition &&
-                               header.last_partition < kPartitions &&
-                               header.first_partition >= last_partition_;
+    const bool partitions_ok =
+        header.first_partition <= header.last_partition && header.last_partition < kPartitions;
     if (!sizes_ok || !partitions_ok) return corrupt(block() + "header contradicts itself");
-    last_partition_ = header.last_partition;
     return {};
   }
 
@@ -139,7 +137,6 @@ class Scanner {
     if (std::count(admitted, admitted + n, 1) != header.admitted) {
       return corrupt(block_before() + "marks other records as admitted than it counts");
     }
-    std::uint32_t at_least = header.first_partition;
     for (std::size_t i = 0; i < n; ++i) {
       Record record;
       record.key = keys[i];
@@ -151,10 +148,9 @@ class Scanner {
         values += file_.values;
       }
       const std::uint32_t partition = partition_of(record.key);
-      if (partition < at_least || partition > header.last_partition) {
+      if (partition < header.first_partition || partition > header.last_partition) {
         return corrupt(block_before() + "a key lies outside of its partitions");
       }
-      at_least = partition;
       if (partition < first || partition > last) continue;
       RETURN_IF_ERROR(visit(record));
     }
@@ -164,7 +160,6 @@ class Scanner {
   const std::string& path_;
   std::span<const std::byte> bytes_;
   std::size_t offset_ = 0;
-  std::uint32_t last_partition_ = 0;
   RowsFile file_;
   std::vector<std::uint64_t> raw_;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <zstd.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "checkpoint/block.h"
@@ -24,24 +25,52 @@ void seal(T& structure) {
   structure.crc = crc32c(&structure, sizeof(T) - sizeof(structure.crc));
 }
 
-}  // namespace
-
-struct RowsWriter::Impl {
-  std::unique_ptr<WritableFile> file;
-  manifest::File description;
-  std::uint32_t values = 0;
-  std::uint32_t blocks = 0;
-  std::uint32_t crc = 0;
-  std::uint32_t last_partition = 0;  // of the last record
-
-  // The open block, by column.
-  std::uint32_t first_partition = 0;
+// Records of one group of partitions, by column, until they are a block.
+struct Open {
+  std::uint32_t first_partition = kPartitions, last_partition = 0;
   std::uint32_t admitted_count = 0;
   std::vector<std::uint64_t> keys, steps;
   std::vector<std::uint32_t> counts;
   std::vector<std::uint8_t> admitted;
   std::vector<float> floats;
+
+  void add(const Record& record, std::uint32_t partition) {
+    first_partition = std::min(first_partition, partition);
+    last_partition = std::max(last_partition, partition);
+    keys.push_back(record.key);
+    steps.push_back(record.step);
+    counts.push_back(record.count);
+    admitted.push_back(record.admitted ? 1 : 0);
+    admitted_count += record.admitted ? 1 : 0;
+    floats.insert(floats.end(), record.values.begin(), record.values.end());
+  }
+  void clear() {
+    first_partition = kPartitions;
+    last_partition = admitted_count = 0;
+    keys.clear();
+    steps.clear();
+    counts.clear();
+    admitted.clear();
+    floats.clear();
+  }
+};
+
+}  // namespace
+
+struct RowsWriter::Impl {
+  std::unique_ptr<WritableFile> file;
+  manifest::File description;
+  Cutting cutting;
+  std::uint32_t values = 0;
+  std::uint32_t blocks = 0;
+  std::uint32_t crc = 0;
+  std::vector<Open> open;  // by group
   std::vector<std::byte> raw, packed;
+
+  Open& group_of(std::uint32_t partition) {
+    const std::uint64_t span = cutting.last_partition - cutting.first_partition + 1;
+    return open[std::uint64_t{partition - cutting.first_partition} * cutting.groups / span];
+  }
 
   Status write(const void* bytes, std::size_t size) {
     crc = crc32c(bytes, size, crc);
@@ -49,14 +78,14 @@ struct RowsWriter::Impl {
     return file->append(bytes, size);
   }
 
-  Status write_block() {
-    if (keys.empty()) return {};
+  Status write_block(Open& group) {
+    if (group.keys.empty()) return {};
     raw.clear();
-    append(raw, keys);
-    append(raw, steps);
-    append(raw, counts);
-    append(raw, floats);
-    append(raw, admitted);
+    append(raw, group.keys);
+    append(raw, group.steps);
+    append(raw, group.counts);
+    append(raw, group.floats);
+    append(raw, group.admitted);
     packed.resize(ZSTD_compressBound(raw.size()));
     const std::size_t size =
         ZSTD_compress(packed.data(), packed.size(), raw.data(), raw.size(), kZstdLevel);
@@ -66,10 +95,10 @@ struct RowsWriter::Impl {
 
     BlockHeader header;
     header.codec = compressed ? kZstd : kNone;
-    header.records = static_cast<std::uint32_t>(keys.size());
-    header.admitted = admitted_count;
-    header.first_partition = first_partition;
-    header.last_partition = last_partition;
+    header.records = static_cast<std::uint32_t>(group.keys.size());
+    header.admitted = group.admitted_count;
+    header.first_partition = group.first_partition;
+    header.last_partition = group.last_partition;
     header.raw_bytes = static_cast<std::uint32_t>(raw.size());
     header.stored_bytes = static_cast<std::uint32_t>(compressed ? size : raw.size());
     header.payload_crc = crc32c(stored.data(), header.stored_bytes);
@@ -77,12 +106,7 @@ struct RowsWriter::Impl {
     RETURN_IF_ERROR(write(&header, sizeof(header)));
     RETURN_IF_ERROR(write(stored.data(), header.stored_bytes));
     ++blocks;
-    admitted_count = 0;
-    keys.clear();
-    steps.clear();
-    counts.clear();
-    floats.clear();
-    admitted.clear();
+    group.clear();
     return {};
   }
 };
@@ -91,11 +115,15 @@ RowsWriter::RowsWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RowsWriter::~RowsWriter() = default;
 
 Result<std::unique_ptr<RowsWriter>> RowsWriter::create(Storage& storage, const std::string& path,
-                                                       std::uint32_t table, std::uint32_t values) {
+                                                       std::uint32_t table, std::uint32_t values,
+                                                       const Cutting& cutting) {
   CHECK_LE(values, kValuesMax);
+  CHECK_GT(cutting.groups, 0u);
   auto impl = std::make_unique<Impl>();
   ASSIGN_OR_RETURN(impl->file, storage.create(path));
+  impl->cutting = cutting;
   impl->values = values;
+  impl->open.resize(cutting.groups);
   impl->description.set_name(path.substr(path.rfind('/') + 1));
   impl->description.set_table(table);
   FileHeader header;
@@ -110,27 +138,21 @@ Status RowsWriter::add(const Record& record) {
   Impl& w = *impl_;
   CHECK_EQ(record.values.size(), record.admitted ? w.values : 0u);
   const std::uint32_t partition = partition_of(record.key);
+  CHECK(partition >= w.cutting.first_partition && partition <= w.cutting.last_partition);
   const bool is_first = w.description.rows() == 0;
-  CHECK(is_first || partition >= w.last_partition) << "records come in rising partition order";
-  if (is_first) w.description.set_first_partition(partition);
-  if (w.keys.empty()) w.first_partition = partition;
-  w.last_partition = partition;
-  w.description.set_last_partition(partition);
+  w.description.set_first_partition(
+      is_first ? partition : std::min(w.description.first_partition(), partition));
+  w.description.set_last_partition(std::max(w.description.last_partition(), partition));
   w.description.set_rows(w.description.rows() + 1);
-
-  w.keys.push_back(record.key);
-  w.steps.push_back(record.step);
-  w.counts.push_back(record.count);
-  w.admitted.push_back(record.admitted ? 1 : 0);
-  w.admitted_count += record.admitted ? 1 : 0;
-  w.floats.insert(w.floats.end(), record.values.begin(), record.values.end());
-  const std::uint64_t size = raw_size(w.keys.size(), w.admitted_count, w.values);
-  return size >= kBlockBytes ? w.write_block() : Status();
+  Open& group = w.group_of(partition);
+  group.add(record, partition);
+  const std::uint64_t size = raw_size(group.keys.size(), group.admitted_count, w.values);
+  return size >= kBlockBytes ? w.write_block(group) : Status();
 }
 
 Result<manifest::File> RowsWriter::finish() {
   Impl& w = *impl_;
-  RETURN_IF_ERROR(w.write_block());
+  for (Open& group : w.open) RETURN_IF_ERROR(w.write_block(group));
   FileEnd end;
   end.blocks = w.blocks;
   end.rows = w.description.rows();

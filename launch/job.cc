@@ -188,6 +188,7 @@ Status check_job(const LoadedJob& job) {
   check_cluster(check, job.spec.cluster());
   check.range("checkpoint.every_s", job.spec.checkpoint().every_s(), 0.0, 1e9);
   check.range("checkpoint.keep", job.spec.checkpoint().keep(), 1u, 1'000'000u);
+  check.range("checkpoint.full_every", job.spec.checkpoint().full_every(), 1u, 1000u);
   return std::move(check).status();
 }
 

@@ -373,6 +373,7 @@ scheduler::SchedulerOptions scheduler_options(const Plan& plan, std::uint64_t cl
   options.checkpoint_dir = job.checkpoint().dir();
   options.checkpoint_every_s = job.checkpoint().every_s();
   options.keep = job.checkpoint().keep();
+  options.full_every = job.checkpoint().full_every();
   options.heartbeat = std::chrono::milliseconds(job.cluster().heartbeat_ms());
   options.lease = std::chrono::milliseconds(job.cluster().lease_ms());
   options.join = std::chrono::seconds(job.cluster().join_s());

@@ -41,6 +41,7 @@ struct SchedulerOptions {
   bool restore_positions = true;
   double checkpoint_every_s = 0;
   std::uint32_t keep = 2;
+  std::uint32_t full_every = 8;  // generations: the others are deltas
 
   Duration heartbeat = std::chrono::milliseconds(500);
   Duration lease = std::chrono::seconds(5);  // a worker silent for this long has lost its streams

@@ -38,7 +38,7 @@ manifest::Manifest write_generation(Storage& storage, const std::string& dir, st
               [](std::uint64_t a, std::uint64_t b) { return mix64(a) < mix64(b); });
     for (std::uint32_t lane = 0; lane < lanes; ++lane) {
       const std::string path = dir + "/t" + std::to_string(t) + "-" + std::to_string(lane);
-      auto writer = RowsWriter::create(storage, path, t, 2 + t).value();
+      auto writer = RowsWriter::create(storage, path, t, 2 + t, {}).value();
       for (const std::uint64_t key : keys) {
         if (map.lane_of(key) != lane) continue;
         const float values[] = {static_cast<float>(key), 0.5f, 7.0f};

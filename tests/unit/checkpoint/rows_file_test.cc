@@ -52,7 +52,7 @@ std::vector<StoredRecord> random_records(std::uint64_t seed, std::size_t n, std:
 
 manifest::File write(Storage& storage, const std::string& path, std::uint32_t values,
                      const std::vector<StoredRecord>& records) {
-  auto writer = RowsWriter::create(storage, path, 3, values);
+  auto writer = RowsWriter::create(storage, path, 3, values, {});
   EXPECT_TRUE(writer.ok());
   for (const StoredRecord& r : records) {
     EXPECT_TRUE(writer.value()->add({r.key, r.step, r.count, r.admitted, r.values}).ok());
