@@ -123,6 +123,25 @@ Status restore(Storage& storage, Shard& shard) {
   return shard.setup.restore_positions() ? resume_streams(dir, positions, shard.streams) : Status();
 }
 
+// A generation on its way to storage. Its task has piece, writer, saved and status while is_busy.
+struct Writing {
+  Writing(Shard& shard, Storage& storage, const wire::Save& save, wire::Saved result)
+      : reader(shard.tables, {save.base_steps().data(), std::size_t(save.base_steps_size())}),
+        writer(storage, save.dir(), shard.range, shard.tables),
+        saved(std::move(result)) {
+    for (const auto& table : shard.tables) copies_max += table->bytes() / kCopiesShare;
+  }
+
+  static constexpr std::size_t kCopiesShare = 16;
+  std::size_t copies_max = std::size_t{4} << 20;
+  CutReader reader;
+  SnapshotWriter writer;
+  CutReader::Piece piece, next;
+  bool has_next = false, is_busy = false;
+  wire::Saved saved;
+  Status status;
+};
+
 }  // namespace
 
 struct Lane::Impl {
@@ -140,14 +159,14 @@ struct Lane::Impl {
   TimePoint next_word = TimePoint::min();   // when to say Hello, LaneReady or Failure again
   std::optional<std::uint64_t> last_setup;  // the newest that was begun
   std::unique_ptr<Shard> shard;             // null: not set up
-  std::optional<net::Message> next_setup;   // arrived while a task was running
-  bool is_task_running = false;             // it reads or writes files of the shard
-  bool is_loading = false;                  // ... and the shard is not ready
+  std::optional<net::Message> next_setup;   // arrived while a shard was loading
+  bool is_loading = false;                  // a task fills the shard: nobody else looks at it
   bool is_expected = false;  // the scheduler has shown that it knows that this lane is ready
   std::optional<Status> failure;
-  std::optional<wire::Saved> saved;
+  std::optional<wire::Saved> saved;  // the last generation that was written, or failed
   std::uint64_t save_request = 0;
-  std::uint64_t saving_generation = 0;
+  std::uint64_t begun_generation = 0;
+  std::shared_ptr<Writing> writing;  // null: no generation is on its way to storage
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
   std::vector<float> floats;  // on their way between a table and a narrower wire
   std::vector<std::uint32_t> piece_slots;
@@ -251,7 +270,7 @@ struct Lane::Impl {
       if (setup.setup() == *last_setup && is_ready()) send_ready();
       return;
     }
-    if (is_task_running) {
+    if (is_loading) {
       if (!next_setup || next_setup->header.lane_setup().setup() < setup.setup()) {
         next_setup = message;
       }
@@ -268,6 +287,7 @@ struct Lane::Impl {
     }
     failure.reset();
     saved.reset();
+    writing.reset();
     waiting.clear();
     is_expected = false;
     shard.reset();  // its memory goes before the new one's comes
@@ -279,33 +299,19 @@ struct Lane::Impl {
     if (setup.restore_dir().empty()) return send_ready();
     is_loading = true;
     const auto status = std::make_shared<Status>();
-    run([this, status] { *status = restore(storage, *shard); },
-        [this, status] { finish_restore(std::move(*status)); });
+    executor.submit([this, status] { *status = restore(storage, *shard); },
+                    [this, status] { finish_restore(std::move(*status)); });
   }
 
   void finish_restore(Status status) {
     is_loading = false;
-    if (next_setup) return;
+    if (next_setup) return begin_setup(*std::exchange(next_setup, std::nullopt));
     if (!status.ok()) {
       shard.reset();
       return fail(std::move(status));
     }
     send_ready();
-  }
-
-  // One task at a time, away from this thread; then what had to wait for it.
-  void run(std::function<void()> work, std::function<void()> done) {
-    CHECK(!is_task_running);
-    is_task_running = true;
-    executor.submit(std::move(work), [this, done = std::move(done)] {
-      is_task_running = false;
-      done();
-      if (next_setup) {
-        begin_setup(*std::exchange(next_setup, std::nullopt));
-      } else if (is_ready()) {
-        advance();
-      }
-    });
+    advance();
   }
 
   // --- leases ---
@@ -533,8 +539,8 @@ struct Lane::Impl {
 
   // Applies what may be applied, and answers what was waiting for it.
   void advance() {
-    if (is_task_running) return;  // files are written from the rows
     for (;;) {
+      if (is_waiting_for_storage()) break;
       const std::vector<std::uint32_t>& turn = shard->streams.turn();
       if (turn.empty()) break;
       for (const std::uint32_t s : turn) apply_next(s);
@@ -591,24 +597,81 @@ struct Lane::Impl {
   void on_save(const net::Message& message) {
     const wire::Save& save = message.header.save();
     if (!is_ready() || save.setup() != shard->setup.setup()) return;
+    const auto tables = static_cast<int>(shard->tables.size());
+    if (save.base_steps_size() != 0 && save.base_steps_size() != tables) {
+      return fail(invalid("asked to save a delta on other tables than the lane has"));
+    }
     save_request = message.header.request();
-    if (saved && save.generation() == saved->generation()) return send_saved();
-    if (is_task_running || save.generation() <= saving_generation) return;
-    saving_generation = save.generation();
-    const auto result = std::make_shared<wire::Saved>();
-    result->set_generation(save.generation());
-    add_positions(*result);
-    const auto status = std::make_shared<Status>();
-    run(
-        [this, result, status, dir = save.dir()] {
-          *status = save_tables(storage, dir, shard->range, shard->tables, *result);
-        },
-        [this, result, status] {
-          if (next_setup) return;  // the cluster has rolled back meanwhile
-          if (!status->ok()) return fail(std::move(*status));
-          saved = std::move(*result);
-          send_saved();
-        });
+    if (save.generation() > begun_generation) return take_cut(save);
+    if (save.generation() != begun_generation) return;
+    saved ? send_saved() : send_flipped();
+  }
+
+  // From here on pushes belong to the next generation.
+  void take_cut(const wire::Save& save) {
+    begun_generation = save.generation();
+    saved.reset();
+    wire::Saved result;
+    result.set_generation(save.generation());
+    add_positions(result);
+    for (const auto& table : shard->tables) result.add_table_steps(table->step());
+    writing = std::make_shared<Writing>(*shard, storage, save, std::move(result));
+    send_flipped();
+    write_on();
+  }
+
+  // One piece is written by a task while the next one is taken.
+  void write_on() {
+    while (writing && !writing->is_busy) {
+      const std::shared_ptr<Writing> w = writing;
+      const bool is_more = w->has_next || w->reader.next(w->next);
+      w->is_busy = true;
+      if (is_more) {
+        w->has_next = false;
+        std::swap(w->piece, w->next);
+      }
+      executor.submit(
+          [w, is_more] {
+            w->status = is_more ? w->writer.write(w->piece.table, w->piece.records)
+                                : w->writer.finish(w->saved);
+          },
+          [this, w, is_more] {
+            w->is_busy = false;
+            if (w == writing) on_written(!is_more);
+          });
+      if (w == writing && w->is_busy && is_more) w->has_next = w->reader.next(w->next);
+    }
+  }
+
+  void on_written(bool is_last) {
+    if (!writing->status.ok()) {
+      LOG(WARNING) << net::lane_name(options.index) << ": generation " << begun_generation << ": "
+                   << writing->status.message();
+      saved.emplace();
+      saved->set_generation(begun_generation);
+      saved->set_error(static_cast<std::uint32_t>(writing->status.code()));
+      saved->set_message(writing->status.message());
+    } else if (is_last) {
+      saved = std::move(writing->saved);
+    }
+    if (saved) {
+      writing.reset();
+      send_saved();
+    }
+    write_on();
+    if (is_ready()) advance();
+  }
+
+  // Storage is slower than rows change: pushes wait, so that copies do not fill the memory.
+  bool is_waiting_for_storage() const {
+    return writing != nullptr && writing->reader.bytes() > writing->copies_max;
+  }
+
+  void send_flipped() {
+    wire::Header h = header(save_request);
+    h.mutable_flipped()->set_generation(begun_generation);
+    h.mutable_flipped()->set_setup(shard->setup.setup());
+    transport.send(net::kSchedulerName, h);
   }
 
   void send_saved() {
@@ -714,7 +777,7 @@ void Lane::on_timer(TimePoint now) {
   impl_->on_timer();
 }
 TimePoint Lane::next_timer() const { return impl_->next_timer(); }
-bool Lane::finished() const { return impl_->is_stopping && !impl_->is_task_running; }
+bool Lane::finished() const { return impl_->is_stopping && !impl_->is_loading; }
 Status Lane::status() const { return impl_->status; }
 std::uint64_t Lane::rows() const { return impl_->is_loading ? 0 : impl_->rows(); }
 std::uint64_t Lane::next_seq(std::uint32_t stream) const {

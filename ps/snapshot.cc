@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ps/snapshot.h"
 
+#include <algorithm>
 #include <cstdio>
 
 #include "common/partition.h"
 
 namespace meander::ps {
 namespace {
+
+// A block is open for each group, so these may take a 64th of the tables' memory.
+constexpr std::size_t kGroupBytes = std::size_t{64} << 20;
+constexpr std::uint32_t kGroupsMax = 64;
 
 std::string file_name(std::size_t table, PartitionRange range) {
   char name[64];
@@ -38,6 +43,23 @@ Status check_same_tables(const std::string& dir, const manifest::Manifest& manif
   return {};
 }
 
+// What one generation holds. A delta's records take the place of older ones.
+Status load_files(Storage& storage, const checkpoint::Link& link, PartitionRange range,
+                  Tables& tables) {
+  const bool is_delta = link.manifest.base() != 0;
+  for (const manifest::File& file : link.manifest.files()) {
+    if (file.last_partition() < range.first || file.first_partition() > range.last) continue;
+    if (file.table() >= tables.size()) {
+      return corrupt(link.dir + ": file " + file.name() + " is of a table that is not there");
+    }
+    Table& table = *tables[file.table()];
+    RETURN_IF_ERROR(checkpoint::read_rows(
+        storage, join_path(link.dir, file.name()), file, range.first, range.last,
+        [&](const checkpoint::Record& record) { return table.restore(record, is_delta); }));
+  }
+  return {};
+}
+
 }  // namespace
 
 PartitionRange lane_partitions(std::uint32_t lane, std::uint32_t lanes) {
@@ -49,57 +71,97 @@ PartitionRange lane_partitions(std::uint32_t lane, std::uint32_t lanes) {
   return {first(lane), first(lane + 1) - 1};
 }
 
-Status save_tables(Storage& storage, const std::string& dir, PartitionRange range,
-                   const Tables& tables, wire::Saved& saved) {
-  RETURN_IF_ERROR(storage.make_directories(dir));
-  std::uint64_t digest = 0;
-  for (std::size_t t = 0; t < tables.size(); ++t) {
-    const Table& table = *tables[t];
-    saved.add_table_steps(table.step());
-    const std::string path = join_path(dir, file_name(t, range));
-    const auto index = static_cast<std::uint32_t>(t);
-    std::unique_ptr<checkpoint::RowsWriter> writer;
-    RETURN_IF_ERROR(table.visit(range.first, range.last, [&](const checkpoint::Record& record) {
-      if (writer == nullptr) {
-        ASSIGN_OR_RETURN(writer, checkpoint::RowsWriter::create(
-                                     storage, path, index, table.width() + table.state_width()));
-      }
-      digest += checkpoint::record_digest(index, record);
-      return writer->add(record);
-    }));
-    if (writer == nullptr) continue;
-    ASSIGN_OR_RETURN(const manifest::File file, writer->finish());
-    wire::SavedFile& out = *saved.add_files();
-    out.set_name(file.name());
-    out.set_table(file.table());
-    out.set_first_partition(file.first_partition());
-    out.set_last_partition(file.last_partition());
-    out.set_rows(file.rows());
-    out.set_bytes(file.bytes());
-    out.set_crc32c(file.crc32c());
+SnapshotWriter::SnapshotWriter(Storage& storage, std::string dir, PartitionRange range,
+                               const Tables& tables)
+    : storage_(storage), dir_(std::move(dir)), range_(range) {
+  for (const auto& table : tables) {
+    const std::uint64_t groups = 1 + table->bytes() / kGroupBytes;
+    parts_.push_back({table->width() + table->state_width(),
+                      static_cast<std::uint32_t>(std::min<std::uint64_t>(groups, kGroupsMax)),
+                      nullptr});
   }
-  saved.set_digest(digest);
+}
+
+Status SnapshotWriter::write(std::uint32_t table, const PackedRecords& records) {
+  if (records.empty()) return {};
+  Part& part = parts_[table];
+  if (part.writer == nullptr) {
+    RETURN_IF_ERROR(storage_.make_directories(dir_));
+    const checkpoint::RowsWriter::Cutting cutting{range_.first, range_.last, part.groups};
+    ASSIGN_OR_RETURN(part.writer, checkpoint::RowsWriter::create(
+                                      storage_, join_path(dir_, file_name(table, range_)), table,
+                                      part.values, cutting));
+  }
+  return records.visit([&](const checkpoint::Record& record) {
+    digest_ += checkpoint::record_digest(table, record);
+    return part.writer->add(record);
+  });
+}
+
+Status SnapshotWriter::finish(wire::Saved& saved) {
+  for (Part& part : parts_) {
+    if (part.writer == nullptr) continue;
+    ASSIGN_OR_RETURN(*saved.add_files(), part.writer->finish());
+  }
+  saved.set_digest(digest_);
   return {};
+}
+
+CutReader::CutReader(Tables& tables, std::span<const std::uint64_t> base_steps)
+    : tables_(tables), is_open_(tables.size(), true) {
+  CHECK(base_steps.empty() || base_steps.size() == tables.size());
+  for (std::size_t t = 0; t < tables.size(); ++t) {
+    tables[t]->begin_cut(base_steps.empty() ? std::nullopt : std::optional(base_steps[t]));
+  }
+}
+
+// The table with the most copies, if they are many; else the first that is not done.
+bool CutReader::next(Piece& piece) {
+  const auto first = std::ranges::find(is_open_, true);
+  if (first == is_open_.end()) return false;
+  auto table = static_cast<std::size_t>(first - is_open_.begin());
+  std::size_t most = kPieceBytes / 2;
+  for (std::size_t t = 0; t < tables_.size(); ++t) {
+    if (tables_[t]->cut_bytes() < most) continue;
+    most = tables_[t]->cut_bytes();
+    table = t;
+  }
+  piece.table = static_cast<std::uint32_t>(table);
+  piece.records.clear();
+  is_open_[table] = tables_[table]->take_cut(kPieceBytes, piece.records);
+  return true;
+}
+
+std::size_t CutReader::bytes() const {
+  std::size_t sum = 0;
+  for (const auto& table : tables_) sum += table->cut_bytes();
+  return sum;
+}
+
+Status save_tables(Storage& storage, const std::string& dir, PartitionRange range, Tables& tables,
+                   wire::Saved& saved) {
+  RETURN_IF_ERROR(storage.make_directories(dir));
+  for (const auto& table : tables) saved.add_table_steps(table->step());
+  SnapshotWriter writer(storage, dir, range, tables);
+  CutReader cut(tables, {});
+  for (CutReader::Piece piece; cut.next(piece);) {
+    RETURN_IF_ERROR(writer.write(piece.table, piece.records));
+  }
+  return writer.finish(saved);
 }
 
 Status load_tables(Storage& storage, const std::string& dir, PartitionRange range, Tables& tables,
                    std::vector<wire::StreamApplied>& streams) {
-  ASSIGN_OR_RETURN(const auto manifest, checkpoint::read_manifest(storage, dir));
-  RETURN_IF_ERROR(check_same_tables(dir, manifest, tables));
-  for (const manifest::File& file : manifest.files()) {
-    if (file.last_partition() < range.first || file.first_partition() > range.last) continue;
-    if (file.table() >= tables.size()) {
-      return corrupt(dir + ": file " + file.name() + " is of a table that is not there");
-    }
-    Table& table = *tables[file.table()];
-    RETURN_IF_ERROR(checkpoint::read_rows(
-        storage, join_path(dir, file.name()), file, range.first, range.last,
-        [&](const checkpoint::Record& record) { return table.restore(record); }));
-  }
+  ASSIGN_OR_RETURN(const checkpoint::Chain chain, checkpoint::open_chain(storage, dir));
+  const manifest::Manifest& manifest = chain.back().manifest;
   for (std::size_t t = 0; t < tables.size(); ++t) {
+    RETURN_IF_ERROR(check_same_tables(dir, manifest, tables));
     const std::uint64_t step = manifest.tables(static_cast<int>(t)).step();
     if (step > RowStore::kStepMax) return corrupt(dir + ": impossible step of a table");
     tables[t]->set_step(step);
+  }
+  for (const checkpoint::Link& link : chain) {
+    RETURN_IF_ERROR(load_files(storage, link, range, tables));
   }
   for (const manifest::Stream& stream : manifest.streams()) {
     wire::StreamApplied& position = streams.emplace_back();

@@ -21,15 +21,59 @@ PartitionRange lane_partitions(std::uint32_t lane, std::uint32_t lanes);
 
 using Tables = std::vector<std::unique_ptr<Table>>;
 
-// Writes the range's records of all tables into the generation's directory, one file for each table
-// that has any. Fills in what Saved says of tables: files, steps, digest. Reads the tables only, so
-// they may be pulled from meanwhile.
-Status save_tables(Storage& storage, const std::string& dir, PartitionRange range,
-                   const Tables& tables, wire::Saved& saved);
+// Writes a cut of a lane's tables while the lane goes on: the lane takes pieces (CutReader), and
+// hands each to write() on another thread, one at a time, in any order of tables.
+class SnapshotWriter {
+ public:
+  // `dir`: the generation's. Copies what it needs of the tables.
+  SnapshotWriter(Storage& storage, std::string dir, PartitionRange range, const Tables& tables);
+  Status write(std::uint32_t table, const PackedRecords& records);
+  // Fills in files and digest. A table without records in the cut has no file.
+  Status finish(wire::Saved& saved);
+
+ private:
+  struct Part {  // of a table
+    std::uint32_t values, groups;
+    std::unique_ptr<checkpoint::RowsWriter> writer;  // null: nothing yet
+  };
+  Storage& storage_;
+  const std::string dir_;
+  const PartitionRange range_;
+  std::vector<Part> parts_;
+  std::uint64_t digest_ = 0;
+};
+
+// The pieces of a cut through all tables of a lane.
+class CutReader {
+ public:
+  static constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
+  struct Piece {
+    std::uint32_t table = 0;
+    PackedRecords records;  // may be empty
+  };
+
+  // Takes the cut: now. `base_steps` as in wire::Save.
+  CutReader(Tables& tables, std::span<const std::uint64_t> base_steps);
+  CutReader(const CutReader&) = delete;
+  CutReader& operator=(const CutReader&) = delete;
+  // False: there are no more.
+  bool next(Piece& piece);
+  // Of copies of records that have changed since, and were not taken yet.
+  std::size_t bytes() const;
+
+ private:
+  Tables& tables_;
+  std::vector<bool> is_open_;  // by table
+};
+
+// Writes a generation's files at once, while nobody pushes: for tools and tests. Fills in what
+// Saved says of tables: files, steps, digest.
+Status save_tables(Storage& storage, const std::string& dir, PartitionRange range, Tables& tables,
+                   wire::Saved& saved);
 
 // Loads the range's records and the tables' steps into empty tables, from the files of however many
-// lanes. `streams`: the positions in the manifest. kInvalid: a generation of other tables;
-// kCorrupt.
+// lanes, of the generation and of those that it stands on. `streams`: the positions in the
+// manifest. kInvalid: a generation of other tables; kCorrupt.
 Status load_tables(Storage& storage, const std::string& dir, PartitionRange range, Tables& tables,
                    std::vector<wire::StreamApplied>& streams);
 

@@ -13,10 +13,9 @@
 namespace meander::ps {
 namespace {
 
-constexpr std::size_t kGroup = 8;                  // rows worked together
-constexpr std::size_t kLead = 4;                   // groups between two stages
-constexpr std::size_t kSweepSlots = 16;            // looked at in each push at least
-constexpr std::uint64_t kVisitRowsMax = 4u << 20;  // rows sorted at once: 64 MiB
+constexpr std::size_t kGroup = 8;        // rows worked together
+constexpr std::size_t kLead = 4;         // groups between two stages
+constexpr std::size_t kSweepSlots = 16;  // looked at in each push at least
 
 bool is_amount(float value) { return std::isfinite(value) && value >= 0; }
 
@@ -163,7 +162,10 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
       // this request.
       slot = rows_.find(key, hash);
       if (slot != kNoSlot && is_present(rows_, slot, before)) continue;
-      if (slot != kNoSlot) rows_.erase(key, hash);
+      if (slot != kNoSlot) {
+        copy_first(rows_, slot);
+        rows_.erase(key, hash);
+      }
       has_erased |= slot != kNoSlot;
       slot = admit(key, hash);
       ++absent;
@@ -180,8 +182,8 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
 // and the step alone, so that it does not matter when sweep() comes by.
 bool Table::is_present(const RowStore& store, std::uint32_t slot, std::uint64_t step) const {
   if (expire_steps_ == 0) return true;
-  if (spec_.keep_count() > 0 && store.count(slot) >= spec_.keep_count()) return true;
-  return step < store.step(slot) + expire_steps_;
+  return checkpoint::is_present(expire_steps_, spec_.keep_count(), store.step(slot),
+                                store.count(slot), step);
 }
 
 // Frees expired records among the next `slots` slots.
@@ -190,6 +192,7 @@ void Table::sweep(RowStore& store, std::uint32_t& at, std::size_t slots) {
     if (at >= store.slots()) at = 0;
     const std::uint32_t slot = at++;
     if (!store.is_live(slot) || is_present(store, slot, step_)) continue;
+    copy_first(store, slot);
     store.erase(store.key(slot), RowStore::hash(store.key(slot)));
   }
 }
@@ -201,6 +204,7 @@ void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const
   std::size_t n = 0;
   for (std::size_t i = 0; i < stage.n; ++i) {
     if (stage.slots[i] == kNoSlot) continue;
+    if (cut_) copy_first(rows_, stage.slots[i]);
     rows_.touch(stage.slots[i], step_);
     rows[n] = rows_.values(stage.slots[i]);
     row_gradients[n++] = gradients + (stage.begin + i) * width_;
@@ -211,6 +215,7 @@ void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const
 
 std::uint32_t Table::admit(std::uint64_t key, std::uint64_t hash) {
   std::uint32_t counter = counters_.size() == 0 ? kNoSlot : counters_.find(key, hash);
+  if (counter != kNoSlot) copy_first(counters_, counter);
   if (counter != kNoSlot && !is_present(counters_, counter, step_ - 1)) {
     counters_.erase(key, hash);
     counter = kNoSlot;
@@ -250,66 +255,91 @@ void Table::assign(std::span<const std::uint64_t> keys, const float* weights) {
   }
 }
 
-Status Table::restore(const checkpoint::Record& record) {
+Status Table::restore(const checkpoint::Record& record, bool replace) {
+  CHECK(!cut_);
   RowStore& store = record.admitted ? rows_ : counters_;
+  RowStore& other = record.admitted ? counters_ : rows_;
   const std::size_t values = record.admitted ? width_ + state_width_ : 0;
-  const std::string where = "table " + spec_.name() + ": key " + std::to_string(record.key);
+  const std::string_view name = spec_.name();
+  const auto bad = [&](const std::string& what) {
+    return corrupt("table " + std::string(name) + ": key " + std::to_string(record.key) + what);
+  };
   if (record.values.size() != values) {
-    return corrupt(where + " has " + std::to_string(record.values.size()) + " values, not " +
-                   std::to_string(values));
+    return bad(" has " + std::to_string(record.values.size()) + " values, not " +
+               std::to_string(values));
   }
-  if (record.step > RowStore::kStepMax) return corrupt(where + " has an impossible step");
+  if (record.step > RowStore::kStepMax) return bad(" has an impossible step");
   const std::uint64_t hash = RowStore::hash(record.key);
-  if (store.find(record.key, hash) != kNoSlot) return corrupt(where + " occurs twice");
-  const std::uint32_t slot = store.insert(record.key, hash);
+  std::uint32_t slot = store.find(record.key, hash);
+  if (slot != kNoSlot && !replace) return bad(" occurs twice");
+  if (replace && other.find(record.key, hash) != kNoSlot) other.erase(record.key, hash);
+  if (!checkpoint::is_present(expire_steps_, spec_.keep_count(), record.step, record.count,
+                              step_)) {
+    if (slot != kNoSlot) store.erase(record.key, hash);
+    return {};
+  }
+  if (slot == kNoSlot) slot = store.insert(record.key, hash);
   store.set_touched(slot, record.step, record.count);
   std::copy(record.values.begin(), record.values.end(), store.values(slot));
   return {};
 }
 
-struct Table::Visited {
-  std::uint64_t hash;
-  std::uint32_t slot;
-  bool admitted;
-};
+void Table::begin_cut(std::optional<std::uint64_t> after) {
+  cut_.emplace(Cut{.after = after,
+                   .step = step_,
+                   .rows_end = rows_.slots(),
+                   .counters_end = counters_.slots(),
+                   .copies = {}});
+}
 
-void Table::collect(const RowStore& store, bool admitted, std::uint32_t first, std::uint32_t last,
-                    std::vector<Visited>& out) const {
-  for (std::uint32_t slot = 0; slot < store.slots(); ++slot) {
-    if (!store.is_live(slot) || !is_present(store, slot, step_)) continue;
-    const std::uint64_t key = store.key(slot);
-    const std::uint32_t partition = partition_of(key);
-    if (partition < first || partition > last) continue;
-    out.push_back({RowStore::hash(key), slot, admitted});
+// Everything that is touched gets a later step than the cut's.
+bool Table::is_in_cut(const RowStore& store, std::uint32_t slot) const {
+  const std::uint64_t step = store.step(slot);
+  return step <= cut_->step && (!cut_->after || step > *cut_->after) &&
+         is_present(store, slot, cut_->step);
+}
+
+checkpoint::Record Table::record(const RowStore& store, std::uint32_t slot) const {
+  const bool is_row = &store == &rows_;
+  return {store.key(slot),
+          store.step(slot),
+          store.count(slot),
+          is_row,
+          {store.values(slot), is_row ? width_ + state_width_ : 0}};
+}
+
+// Called before a live record changes or goes.
+void Table::copy_first(const RowStore& store, std::uint32_t slot) {
+  if (!cut_) return;
+  const bool is_row = &store == &rows_;
+  const std::uint32_t taken = is_row ? cut_->rows_taken : cut_->counters_taken;
+  const std::uint32_t end = is_row ? cut_->rows_end : cut_->counters_end;
+  if (slot < taken || slot >= end || !is_in_cut(store, slot)) return;
+  cut_->copies.add(record(store, slot));
+}
+
+void Table::take_slots(const RowStore& store, std::uint32_t end, std::size_t bytes,
+                       std::uint32_t& taken, std::uint32_t& budget, PackedRecords& out) {
+  for (; taken < end && budget > 0 && out.bytes() < bytes; ++taken, --budget) {
+    if (store.is_live(taken) && is_in_cut(store, taken)) out.add(record(store, taken));
   }
 }
 
-Status Table::visit(std::uint32_t first_partition, std::uint32_t last_partition,
-                    const std::function<Status(const checkpoint::Record&)>& visit) const {
-  const std::uint64_t parts = (rows() + counted()) / kVisitRowsMax + 1;
-  const std::uint64_t span = std::uint64_t{last_partition} - first_partition + 1;
-  std::vector<Visited> order;
-  for (std::uint64_t part = 0; part < parts; ++part) {
-    const auto begin = static_cast<std::uint32_t>(first_partition + span * part / parts);
-    const auto end = static_cast<std::uint32_t>(first_partition + span * (part + 1) / parts);
-    if (begin == end) continue;
-    order.clear();
-    collect(rows_, true, begin, end - 1, order);
-    collect(counters_, false, begin, end - 1, order);
-    std::sort(order.begin(), order.end(),
-              [](const Visited& a, const Visited& b) { return a.hash < b.hash; });
-    for (const Visited& v : order) {
-      const RowStore& store = v.admitted ? rows_ : counters_;
-      checkpoint::Record record;
-      record.key = store.key(v.slot);
-      record.step = store.step(v.slot);
-      record.count = store.count(v.slot);
-      record.admitted = v.admitted;
-      if (v.admitted) record.values = {store.values(v.slot), width_ + state_width_};
-      RETURN_IF_ERROR(visit(record));
-    }
+bool Table::take_cut(std::size_t bytes, PackedRecords& out) {
+  if (!cut_) return false;
+  if (out.empty()) {
+    std::swap(out, cut_->copies);
+  } else {
+    out.append(cut_->copies);
   }
-  return {};
+  cut_->copies.clear();
+  std::uint32_t budget = kCutSlots;
+  take_slots(rows_, cut_->rows_end, bytes, cut_->rows_taken, budget, out);
+  take_slots(counters_, cut_->counters_end, bytes, cut_->counters_taken, budget, out);
+  const bool is_over =
+      cut_->rows_taken == cut_->rows_end && cut_->counters_taken == cut_->counters_end;
+  if (is_over) cut_.reset();
+  return !is_over;
 }
 
 std::size_t Table::bytes() const {

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "checkpoint/generation.h"
 #include "common/status.h"
 #include "proto/wire.pb.h"
+#include "ps/packed_records.h"
 #include "ps/row_store.h"
 #include "ps/simd/kernels.h"
 
@@ -26,6 +28,7 @@ Status check_table(const wire::TableSpec& spec);
 class Table {
  public:
   static constexpr std::uint32_t kNoSlot = RowStore::kNone;
+  static constexpr std::uint32_t kCutSlots = 1u << 15;
 
   // `index` and the spec's seed decide absent rows' values (common/initial_row.h). CHECKs the spec.
   Table(std::uint32_t index, const wire::TableSpec& spec);
@@ -45,15 +48,21 @@ class Table {
   // Stores weights, (keys, width), with fresh optimizer state, untouched so far.
   void assign(std::span<const std::uint64_t> keys, const float* weights);
 
-  // Takes a stored record back. kCorrupt: of another width, or its key is there already.
-  Status restore(const checkpoint::Record& record);
+  // Takes a stored record back, or drops it if it has expired at step(). With `replace`, it takes
+  // the place of what the key has; else kCorrupt if the key is there already. kCorrupt: another
+  // width.
+  Status restore(const checkpoint::Record& record, bool replace = false);
   void set_step(std::uint64_t step) { step_ = step; }
 
-  // Every record of partitions first ... last, in rising order of mix64(key), so in rising order of
-  // partitions: the same whatever happened in between. None that has expired. Stops at the first
-  // error.
-  Status visit(std::uint32_t first_partition, std::uint32_t last_partition,
-               const std::function<Status(const checkpoint::Record&)>& visit) const;
+  // Takes a cut: the records as they are now, or those of them that were last touched after step
+  // `after`. take_cut() hands them out, each once and as it is now, whatever is pushed meanwhile:
+  // what is about to change is copied first. Ends a cut that was not taken whole.
+  void begin_cut(std::optional<std::uint64_t> after = {});
+  // Adds records of the cut to `out`, copies first, until that holds `bytes` or kCutSlots slots
+  // have been looked at. False: that was the last of them, and the cut is over.
+  bool take_cut(std::size_t bytes, PackedRecords& out);
+  // Of copies that were not taken yet.
+  std::size_t cut_bytes() const { return cut_ ? cut_->copies.bytes() : 0; }
 
   const std::string& name() const { return spec_.name(); }
   std::uint32_t width() const { return width_; }
@@ -69,13 +78,23 @@ class Table {
 
  private:
   struct Stage;
-  struct Visited;
   class Walk;
+  // The cut's records: last touched at a step in (after, step], or in [0, step].
+  struct Cut {
+    std::optional<std::uint64_t> after;
+    std::uint64_t step = 0;
+    std::uint32_t rows_taken = 0, counters_taken = 0;  // slots below have been looked at
+    std::uint32_t rows_end = 0, counters_end = 0;      // the slots that there were
+    PackedRecords copies;
+  };
 
   void initialise(std::uint64_t key, float* values) const;
   bool is_present(const RowStore& store, std::uint32_t slot, std::uint64_t step) const;
-  void collect(const RowStore& store, bool admitted, std::uint32_t first, std::uint32_t last,
-               std::vector<Visited>& out) const;
+  bool is_in_cut(const RowStore& store, std::uint32_t slot) const;
+  checkpoint::Record record(const RowStore& store, std::uint32_t slot) const;
+  void copy_first(const RowStore& store, std::uint32_t slot);
+  void take_slots(const RowStore& store, std::uint32_t end, std::size_t bytes, std::uint32_t& taken,
+                  std::uint32_t& budget, PackedRecords& out);
   void sweep(RowStore& store, std::uint32_t& at, std::size_t slots);
   std::uint32_t admit(std::uint64_t key, std::uint64_t hash);
   void touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
@@ -85,6 +104,7 @@ class Table {
   wire::TableSpec spec_;
   RowStore rows_;
   RowStore counters_;  // keys on their way to admission: rows without values
+  std::optional<Cut> cut_;
   UpdateRows update_;
   std::vector<float> clipped_;  // gradients of one group, where clip_row is set
   std::uint64_t step_ = 0;

@@ -21,7 +21,7 @@ void Cut::start(std::size_t streams) {
 void Cut::drive(Post& post, const Leases& leases, const std::vector<WorkerMember>& workers) {
   if (phase_ == kPausing) pause(post, leases, workers);
   if (phase_ == kDraining) drain(post, leases, workers);
-  if (phase_ == kSaving) ask_to_save(post);
+  if (phase_ == kFlipping || phase_ == kWriting) ask_to_save(post);
 }
 
 void Cut::pause(Post& post, const Leases& leases, const std::vector<WorkerMember>& workers) {
@@ -104,12 +104,12 @@ void Cut::on_drained(const wire::Drained& drained) {
   }
 }
 
-void Cut::save(std::uint64_t generation, std::string dir, std::uint64_t setup) {
+void Cut::save(wire::Save order) {
   CHECK(phase_ == kNone || phase_ == kDrained);
-  phase_ = kSaving;
-  order_.set_generation(generation);
-  order_.set_dir(std::move(dir));
-  order_.set_setup(setup);
+  phase_ = kFlipping;
+  order_ = std::move(order);
+  failure_ = {};
+  std::ranges::fill(flipped_, 0);
   std::ranges::fill(saved_, std::nullopt);
   std::ranges::fill(next_save_, TimePoint{});
 }
@@ -123,11 +123,26 @@ void Cut::ask_to_save(Post& post) {
   }
 }
 
+void Cut::on_flipped(std::uint32_t lane, const wire::Flipped& flipped) {
+  if (phase_ != kFlipping || flipped.generation() != order_.generation()) return;
+  flipped_[lane] = 1;
+  if (std::ranges::all_of(flipped_, [](char f) { return f != 0; })) phase_ = kWriting;
+}
+
 void Cut::on_saved(std::uint32_t lane, const wire::Saved& saved) {
-  if (phase_ != kSaving || saved.generation() != order_.generation()) return;
+  if (saved.generation() != order_.generation()) return;
+  if (phase_ != kFlipping && phase_ != kWriting) return;
+  if (saved.error() != 0) {
+    phase_ = kFailed;
+    failure_ = {static_cast<Code>(saved.error()), net::lane_name(lane) + ": " + saved.message()};
+    return;
+  }
+  wire::Flipped flipped;
+  flipped.set_generation(saved.generation());
+  on_flipped(lane, flipped);
   saved_[lane] = saved;
   const bool all = std::ranges::all_of(saved_, [](const auto& s) { return s.has_value(); });
-  if (all) phase_ = kSaved;
+  if (all && phase_ == kWriting) phase_ = kSaved;
 }
 
 Status Cut::collect(manifest::Manifest& manifest, std::uint64_t& record_sum) const {
@@ -145,18 +160,11 @@ Status Cut::collect(manifest::Manifest& manifest, std::uint64_t& record_sum) con
       return failed(net::lane_name(lane) + " is not where lane/0 is in generation " +
                     std::to_string(order_.generation()) + ": this is a bug; the cut is not used");
     }
-    for (const wire::SavedFile& from : saved.files()) {
+    for (const manifest::File& from : saved.files()) {
       if (from.table() >= static_cast<std::uint32_t>(manifest.tables_size())) {
         return failed(net::lane_name(lane) + " saved a table that the job does not have");
       }
-      manifest::File& file = *manifest.add_files();
-      file.set_name(from.name());
-      file.set_table(from.table());
-      file.set_first_partition(from.first_partition());
-      file.set_last_partition(from.last_partition());
-      file.set_rows(from.rows());
-      file.set_bytes(from.bytes());
-      file.set_crc32c(from.crc32c());
+      *manifest.add_files() = from;
       manifest::Table& table = *manifest.mutable_tables(from.table());
       table.set_rows(table.rows() + from.rows());
     }

@@ -36,7 +36,6 @@ std::vector<Buffer> preset_frames(const SchedulerOptions& options, std::uint32_t
 
 manifest::Manifest describe_in_manifest(const SchedulerOptions& options) {
   manifest::Manifest manifest;
-  manifest.set_format(1);
   manifest.set_model(options.model);
   manifest.set_lanes(options.lanes);
   manifest.set_job(options.job);
@@ -47,6 +46,8 @@ manifest::Manifest describe_in_manifest(const SchedulerOptions& options) {
     table.set_width(spec.width());
     table.set_state_width(checkpoint::state_width(kind, spec.width()));
     table.set_optimizer(checkpoint::optimizer_name(kind));
+    table.set_expire_steps(spec.expire_steps());
+    table.set_keep_count(spec.keep_count());
   }
   return manifest;
 }

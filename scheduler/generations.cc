@@ -24,8 +24,10 @@ Result<Accumulator> read_metrics(Storage& storage, const std::string& generation
 
 Status Generations::restore(const std::string& path, const std::string& model,
                             std::uint32_t streams, bool with_positions) {
-  ASSIGN_OR_RETURN(dir_, checkpoint::resolve_generation(storage_, path));
-  ASSIGN_OR_RETURN(manifest_, checkpoint::read_manifest(storage_, dir_));
+  ASSIGN_OR_RETURN(const checkpoint::Chain chain, checkpoint::open_chain(storage_, path));
+  dir_ = chain.back().dir;
+  manifest_ = chain.back().manifest;
+  chain_ = static_cast<std::uint32_t>(chain.size());
   has_positions_ = with_positions;
   if (manifest_.model() != model) {
     return invalid("checkpoint " + dir_ + " is of model " + manifest_.model() + ", the job's is " +
@@ -71,6 +73,18 @@ Status Generations::begin() {
   return storage_.make_directories(begun_dir());
 }
 
+const manifest::Manifest* Generations::base(std::uint32_t full_every) const {
+  const std::string in_place =
+      join_path(checkpoint_dir_, checkpoint::generation_name(manifest_.generation()));
+  const bool may_be = !dir_.empty() && has_positions_ && dir_ == in_place && chain_ < full_every;
+  return may_be ? &manifest_ : nullptr;
+}
+
+void Generations::abandon() {
+  const Status removed = storage_.remove(begun_dir());
+  LOG_IF(WARNING, !removed.ok()) << removed.message();
+}
+
 Status Generations::complete(manifest::Manifest manifest, const Accumulator& metrics) {
   const Buffer sums = metrics.encode();
   RETURN_IF_ERROR(
@@ -81,6 +95,7 @@ Status Generations::complete(manifest::Manifest manifest, const Accumulator& met
   extra.set_crc32c(crc32c(sums.data(), sums.size()));
   RETURN_IF_ERROR(checkpoint::write_manifest(storage_, begun_dir(), manifest));
   dir_ = begun_dir();
+  chain_ = manifest.base() == 0 ? 1 : chain_ + 1;
   manifest_ = std::move(manifest);
   has_positions_ = true;
   metrics_ = metrics;

@@ -36,10 +36,14 @@ class Generations {
 
   // Makes an empty directory for the next generation. Numbers are never used twice.
   Status begin();
+  // The generation that the next one may stand on as a delta; null: it must be full.
+  const manifest::Manifest* base(std::uint32_t full_every) const;
   std::uint64_t begun() const { return begun_; }
   std::string begun_dir() const;
   // Its files are there: writes metrics and manifest, and removes what is not to be kept.
   Status complete(manifest::Manifest manifest, const Accumulator& metrics);
+  // It could not be written: removes what there is of it, as far as that works.
+  void abandon();
 
  private:
   Storage& storage_;
@@ -47,6 +51,7 @@ class Generations {
   const std::uint32_t keep_;
   std::string dir_;
   manifest::Manifest manifest_;
+  std::uint32_t chain_ = 0;  // generations that the last complete one is made of
   bool has_positions_ = true;
   Accumulator metrics_;
   std::uint64_t begun_ = 0;

@@ -22,6 +22,8 @@ namespace {
 constexpr std::uint32_t kRollbacksMax = 8;  // without a new generation
 constexpr Duration kLaneCheckEvery = std::chrono::seconds(2);
 constexpr Duration kStopWait = std::chrono::seconds(3);
+constexpr std::uint32_t kSaveFailuresMax = 3;  // in a row; the run trains on after fewer
+constexpr Duration kSaveAgain = std::chrono::seconds(1);
 
 std::string whole_seconds(Duration d) { return std::to_string(std::lround(seconds(d))) + " s"; }
 
@@ -57,7 +59,9 @@ struct Scheduler::Impl {
   void roll_back();
   void lose_worker(TimePoint now, std::uint32_t index);
   void begin_save();
+  void release_workers();
   void complete_generation(TimePoint now);
+  void on_save_failed(TimePoint now, Status why);
   void stop(Status why);
   void send_lane_setup(std::uint32_t index);
   void send_worker_setup(const WorkerMember& worker);
@@ -87,6 +91,13 @@ struct Scheduler::Impl {
   bool has_workers_setup = false;                     // WorkerSetup of this set-up has gone out
   bool has_begun = false;                             // all roles were there once
   bool stop_requested = false;
+  // Of the generation that is being written.
+  Accumulator saved_training;
+  std::uint64_t base_generation = 0;  // 0: it is full
+  bool is_last_save = false;
+  std::uint64_t released_cut = 0;   // the last cut whose workers were let go on
+  std::uint32_t save_failures = 0;  // in a row
+  TimePoint save_again{};
   TimePoint started = kNever, last_generation{}, last_live_worker{}, stop_deadline = kNever;
   TimePoint wake{};
   std::uint32_t lost_workers = 0;
@@ -152,6 +163,9 @@ void Scheduler::Impl::on_lane(TimePoint now, std::uint32_t index, const net::Mes
     lane.is_ready = lane.is_live = true;
   }
   if (header.has_fenced()) leases.on_fenced(index, header.fenced());
+  if (header.has_flipped() && header.flipped().setup() == setup) {
+    cut.on_flipped(index, header.flipped());
+  }
   if (header.has_saved()) cut.on_saved(index, header.saved());
 }
 
@@ -366,7 +380,7 @@ void Scheduler::Impl::send_worker_setup(const WorkerMember& worker) {
 void Scheduler::Impl::drive_training(TimePoint now) {
   if (!has_begun) return;
   if (!all_trained()) {
-    phase = cut.phase() == Cut::kNone ? Progress::kTraining : Progress::kCutting;
+    phase = cut.number() == 0 ? Progress::kTraining : Progress::kCutting;
     leases.drive(post, workers, setup, cut.number());
     drive_cut(now);
   }
@@ -376,54 +390,85 @@ void Scheduler::Impl::drive_training(TimePoint now) {
 void Scheduler::Impl::drive_cut(TimePoint now) {
   if (!generations.is_writing()) return;
   if (cut.phase() == Cut::kNone) {
-    const bool is_periodic = options.checkpoint_every_s > 0;
-    const TimePoint next = last_generation + from_seconds(options.checkpoint_every_s);
+    const bool is_wanted = stop_requested || options.checkpoint_every_s > 0;
+    const TimePoint next = std::max(
+        stop_requested ? TimePoint{} : last_generation + from_seconds(options.checkpoint_every_s),
+        save_again);
     if (leases.all_ended()) {
-      begin_save();
-    } else if (stop_requested || (is_periodic && next <= now)) {
+      if (save_again <= now) begin_save();
+    } else if (is_wanted && next <= now) {
       cut.start(options.streams);
-    } else if (is_periodic) {
-      post.wake_at(next);
     }
+    if (leases.all_ended() || is_wanted) post.wake_at(std::max(next, save_again));
   }
   cut.drive(post, leases, workers);
   if (cut.phase() == Cut::kDrained) {
     begin_save();
     cut.drive(post, leases, workers);
   }
+  if (cut.phase() >= Cut::kWriting) release_workers();
   if (cut.phase() == Cut::kSaved) complete_generation(now);
+  if (cut.phase() == Cut::kFailed) on_save_failed(now, cut.failure());
 }
 
+// Every batch so far is in the generation, and no other.
 void Scheduler::Impl::begin_save() {
-  if (Status begun = generations.begin(); !begun.ok()) {
-    return stop(std::move(begun).context("checkpoint"));
+  if (Status begun = generations.begin(); !begun.ok()) return cut.give_up(std::move(begun));
+  saved_training = training;
+  is_last_save = leases.all_ended() || stop_requested;
+  const manifest::Manifest* base = is_last_save ? nullptr : generations.base(options.full_every);
+  base_generation = base == nullptr ? 0 : base->generation();
+  wire::Save order;
+  order.set_generation(generations.begun());
+  order.set_dir(generations.begun_dir());
+  order.set_setup(setup);
+  for (int t = 0; base != nullptr && t < base->tables_size(); ++t) {
+    order.add_base_steps(base->tables(t).step());
   }
-  cut.save(generations.begun(), generations.begun_dir(), setup);
+  cut.save(std::move(order));
+}
+
+// Lanes have taken the cut: training goes on.
+void Scheduler::Impl::release_workers() {
+  if (released_cut == cut.last()) return;
+  released_cut = cut.last();
+  for (WorkerMember& worker : workers) {
+    if (worker.is_ready(setup)) worker.paused = cut.last();
+    worker.next_ask = {};
+  }
+  drive_workers();
 }
 
 void Scheduler::Impl::complete_generation(TimePoint now) {
   manifest::Manifest manifest = describe_in_manifest(options);
   manifest.set_generation(generations.begun());
   manifest.set_written_ms(clock.wall_ms());
+  manifest.set_base(base_generation);
   std::uint64_t record_sum = 0;
-  Status done = cut.collect(manifest, record_sum);
-  if (done.ok()) {
-    manifest.set_digest(checkpoint::final_digest(record_sum, manifest));
-    done = generations.complete(std::move(manifest), training);
+  if (Status same = cut.collect(manifest, record_sum); !same.ok()) {
+    return stop(std::move(same).context("checkpoint"));
   }
-  if (!done.ok()) return stop(std::move(done).context("checkpoint"));
-  for (WorkerMember& worker : workers) {
-    if (cut.number() != 0 && worker.is_ready(setup)) worker.paused = cut.number();
-    worker.next_ask = {};
+  if (base_generation == 0) manifest.set_digest(checkpoint::final_digest(record_sum, manifest));
+  if (Status done = generations.complete(std::move(manifest), saved_training); !done.ok()) {
+    return on_save_failed(now, std::move(done));
   }
   cut.finish();
-  rollbacks_in_row = 0;
+  rollbacks_in_row = save_failures = 0;
   last_generation = now;
-  if (stop_requested) {
+  if (stop_requested && is_last_save) {
     return stop({Code::kInterrupted,
                  "stopped as asked, " + generations.dir() + " is complete: go on with --resume"});
   }
-  drive_workers();
+}
+
+// The disk is full, say. What there is stays; the run trains on and tries again.
+void Scheduler::Impl::on_save_failed(TimePoint now, Status why) {
+  LOG(WARNING) << "generation " << generations.begun() << " is given up: " << why.message();
+  generations.abandon();
+  if (++save_failures >= kSaveFailuresMax) return stop(std::move(why).context("checkpoint"));
+  cut.finish();
+  last_generation = now;
+  save_again = now + kSaveAgain;
 }
 
 void Scheduler::Impl::drive_evaluation() {

@@ -82,16 +82,7 @@ manifest::Manifest manifest_of(const ps::Tables& tables, const wire::Saved& save
   table.set_optimizer(checkpoint::optimizer_name(tables[0]->optimizer()));
   table.set_step(tables[0]->step());
   table.set_rows(tables[0]->rows());
-  for (const wire::SavedFile& from : saved.files()) {
-    manifest::File& file = *manifest.add_files();
-    file.set_name(from.name());
-    file.set_table(from.table());
-    file.set_first_partition(from.first_partition());
-    file.set_last_partition(from.last_partition());
-    file.set_rows(from.rows());
-    file.set_bytes(from.bytes());
-    file.set_crc32c(from.crc32c());
-  }
+  *manifest.mutable_files() = saved.files();
   return manifest;
 }
 

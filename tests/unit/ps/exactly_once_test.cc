@@ -203,10 +203,8 @@ Outcome train(std::uint64_t seed, std::uint32_t lanes, std::uint32_t streams,
       EXPECT_TRUE(applied.ended());
     }
     for (const std::uint64_t step : saved.table_steps()) EXPECT_EQ(step, streams * kBatches);
-    for (const wire::SavedFile& saved_file : saved.files()) {
-      if (saved_file.table() != 1) continue;
-      manifest::File file;
-      file.ParseFromString(saved_file.SerializeAsString());
+    for (const manifest::File& file : saved.files()) {
+      if (file.table() != 1) continue;
       const Status status =
           checkpoint::read_rows(*storage, "g/" + file.name(), file, 0, kPartitions - 1,
                                 [&](const checkpoint::Record& record) {

@@ -448,9 +448,8 @@ manifest::Manifest manifest_of(const wire::Saved& saved) {
     stream.set_next(applied.next());
     stream.set_ended(applied.ended());
   }
-  for (const wire::SavedFile& saved_file : saved.files()) {
-    manifest::File& file = *manifest.add_files();
-    file.ParseFromString(saved_file.SerializeAsString());  // the same fields
+  for (const manifest::File& file : saved.files()) {
+    *manifest.add_files() = file;
     table.set_rows(table.rows() + file.rows());
   }
   manifest.set_digest(checkpoint::final_digest(saved.digest(), manifest));
@@ -463,9 +462,12 @@ TEST_F(LaneTest, SavesAtACutAndRestoresIt) {
   push_with_keys(0, 1, {1}, {-1});
   box.sent.clear();
   save(4);
-  push_with_keys(0, 2, {1}, {-1});  // against the protocol: waits until the files are written
-  EXPECT_TRUE(box.sent.empty());
-  EXPECT_THAT(read({1}), ElementsAre(2));
+  EXPECT_EQ(box.take().header.flipped().generation(), 4u);
+  push_with_keys(0, 2, {1}, {-1});  // of the next generation: applied at once, and not saved
+  EXPECT_EQ(take_outcome(), wire::APPLIED);
+  EXPECT_THAT(read({1}), ElementsAre(3));
+  save(4);  // a repeat
+  EXPECT_EQ(box.take().header.flipped().generation(), 4u);
   executor.run_all();
   const wire::Saved saved = box.take().header.saved();
   EXPECT_EQ(saved.generation(), 4u);
@@ -473,7 +475,6 @@ TEST_F(LaneTest, SavesAtACutAndRestoresIt) {
   EXPECT_EQ(saved.table_steps(0), 2u);
   ASSERT_EQ(saved.files_size(), 1);
   EXPECT_EQ(saved.files(0).rows(), 3u);
-  EXPECT_EQ(take_outcome(), wire::APPLIED);
   save(4);  // a repeat
   EXPECT_EQ(box.take().header.saved().digest(), saved.digest());
   save(3);  // an older one
@@ -503,9 +504,10 @@ TEST_F(LaneTest, SavesAtACutAndRestoresIt) {
 TEST_F(LaneTest, RowsAloneCanBeRestored) {
   set_up(-1, 1);
   push_with_keys(0, 0, {1}, {-5});
+  box.sent.clear();
   save(1);
   executor.run_all();
-  box.take();
+  box.take();  // Flipped
   ASSERT_TRUE(
       checkpoint::write_manifest(*storage, "c/gen-000001", manifest_of(box.take().header.saved()))
           .ok());
@@ -522,9 +524,10 @@ TEST_F(LaneTest, RowsAloneCanBeRestored) {
 TEST_F(LaneTest, RestoreOfAnotherModelOrADamagedOneFails) {
   set_up(-1, 1);
   push_with_keys(0, 0, {1}, {-5});
+  box.sent.clear();
   save(1);
   executor.run_all();
-  box.take();
+  box.take();  // Flipped
   const manifest::Manifest manifest = manifest_of(box.take().header.saved());
   const auto failure_of = [&](wire::Header header) {
     make_lane(0);
@@ -549,29 +552,56 @@ TEST_F(LaneTest, RestoreOfAnotherModelOrADamagedOneFails) {
   EXPECT_THAT(torn.message(), HasSubstr("torn"));
 }
 
-TEST_F(LaneTest, RollBackDuringASaveWaitsForTheFiles) {
+TEST_F(LaneTest, DeltaHoldsWhatWasTouchedSinceItsBase) {
+  set_up(-1, 1);
+  push_with_keys(0, 0, {1, 2}, {-5, -6});
+  push_with_keys(0, 1, {2}, {-1});
+  box.sent.clear();
+  wire::Header h;
+  h.mutable_save()->set_generation(2);
+  h.mutable_save()->set_dir("c/gen-000002");
+  h.mutable_save()->set_setup(1);
+  h.mutable_save()->add_base_steps(1);
+  ASSERT_TRUE(storage->make_directories("c/gen-000002").ok());
+  tell("scheduler", h);
+  executor.run_all();
+  box.take();  // Flipped
+  EXPECT_EQ(box.take().header.saved().files(0).rows(), 1u);
+}
+
+TEST_F(LaneTest, RollBackEndsASave) {
   set_up(-1, 1);
   push_with_keys(0, 0, {1}, {-5});
   box.sent.clear();
   save(1);
+  box.take();  // Flipped
   tell("scheduler", setup_header(-1, 1, 3));
   tell("scheduler", setup_header(-1, 1, 2));
-  EXPECT_TRUE(box.sent.empty());
-  executor.run_all();
   EXPECT_EQ(box.take().header.lane_ready().setup(), 3u);
+  executor.run_all();
   EXPECT_TRUE(box.sent.empty());
   EXPECT_EQ(lane->rows(), 0u);
 }
 
-TEST_F(LaneTest, FullDiskIsAFailureNotACrash) {
+TEST_F(LaneTest, GenerationThatCannotBeWrittenIsSaidAndTheLaneGoesOn) {
   set_up(-1, 1);
   push_with_keys(0, 0, {1}, {-5});
   box.sent.clear();
+  ASSERT_TRUE(storage->remove("c").ok());
   auto block = storage->create("c");  // a file where the directory should be
   ASSERT_TRUE(block.ok() && block.value()->close().ok());
-  save(1);
+  wire::Header h;
+  h.mutable_save()->set_generation(1);
+  h.mutable_save()->set_dir("c/gen-000001");
+  h.mutable_save()->set_setup(1);
+  tell("scheduler", h);
+  box.take();  // Flipped
   executor.run_all();
-  EXPECT_TRUE(box.take().header.has_failure());
+  const wire::Saved saved = box.take().header.saved();
+  EXPECT_NE(saved.error(), 0u);
+  EXPECT_THAT(saved.message(), HasSubstr("c/gen-000001"));
+  push_with_keys(0, 1, {1}, {-1});
+  EXPECT_EQ(take_outcome(), wire::APPLIED);
 }
 
 }  // namespace

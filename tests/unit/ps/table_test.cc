@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "common/initial_row.h"
@@ -29,13 +30,38 @@ wire::TableSpec counting_spec(std::uint32_t width, std::uint32_t admit_count) {
   return spec;
 }
 
-std::vector<checkpoint::Record> records_of(const Table& table) {
-  std::vector<checkpoint::Record> records;
-  const Status status = table.visit(0, kPartitions - 1, [&](const checkpoint::Record& record) {
-    records.push_back(record);
-    return Status();
-  });
-  EXPECT_TRUE(status.ok());
+// Copies of records, by key.
+struct Records {
+  PackedRecords memory;
+  std::vector<checkpoint::Record> sorted;
+  auto begin() const { return sorted.begin(); }
+  auto end() const { return sorted.end(); }
+  std::size_t size() const { return sorted.size(); }
+  const checkpoint::Record& operator[](std::size_t i) const { return sorted[i]; }
+
+  void sort() {
+    sorted.clear();
+    const Status status = memory.visit([&](const checkpoint::Record& record) {
+      sorted.push_back(record);
+      return Status();
+    });
+    EXPECT_TRUE(status.ok());
+    std::ranges::sort(sorted, {}, &checkpoint::Record::key);
+  }
+  friend bool operator==(const Records& a, const Records& b) {
+    return std::ranges::equal(a.sorted, b.sorted, [](const auto& x, const auto& y) {
+      return x.key == y.key && x.step == y.step && x.count == y.count && x.admitted == y.admitted &&
+             std::ranges::equal(x.values, y.values);
+    });
+  }
+};
+
+Records records_of(Table& table, std::optional<std::uint64_t> after = {}) {
+  Records records;
+  table.begin_cut(after);
+  while (table.take_cut(records.memory.bytes() + 1000, records.memory)) {
+  }
+  records.sort();
   return records;
 }
 
@@ -133,14 +159,13 @@ TEST_P(TableProperty, PushThenPullAgreesWithAModel) {
       model.push(request.keys[k], request.gradients.data() + k * width);
     }
   }
-  // What is stored: every row with step and count, every counter, in rising order of the hash.
+  // What is stored: every row with step and count, every counter.
   EXPECT_EQ(table.step(), model.step);
   EXPECT_EQ(table.rows(), model.rows.size());
   EXPECT_EQ(table.rows() + table.counted(), model.counts.size());
-  std::uint64_t last_hash = 0;
-  for (const checkpoint::Record& record : records_of(table)) {
-    ASSERT_LE(last_hash, mix64(record.key));
-    last_hash = mix64(record.key);
+  const Records records = records_of(table);
+  ASSERT_EQ(records.size(), model.counts.size());
+  for (const checkpoint::Record& record : records) {
     ASSERT_EQ(record.count, model.counts.at(record.key));
     ASSERT_EQ(record.admitted, model.rows.contains(record.key));
     ASSERT_EQ(record.values.size(), record.admitted ? width : 0);
@@ -296,9 +321,10 @@ wire::TableSpec expiring_spec(std::uint32_t admit_count, std::uint64_t expire_st
   return spec;
 }
 
-void expect_same(const Table& table, const ExpiryModel& model, std::uint64_t keys) {
+void expect_same(Table& table, const ExpiryModel& model, std::uint64_t keys) {
   std::map<std::uint64_t, checkpoint::Record> visited;
-  for (const auto& record : records_of(table)) visited[record.key] = record;
+  const Records records = records_of(table);
+  for (const auto& record : records) visited[record.key] = record;
   for (std::uint64_t key = 0; key < keys; ++key) {
     const bool is_present = model.is_present(key);
     float weight = 1;
@@ -388,8 +414,8 @@ TEST(TableExpiry, RestoredTableGoesOnAsIfNothingHadHappened) {
   table.push({keys, 1}, gradients);
   table.push({}, nullptr);
   Table restored(0, spec);
-  for (const auto& record : records_of(table)) ASSERT_TRUE(restored.restore(record).ok());
   restored.set_step(table.step());
+  for (const auto& record : records_of(table)) ASSERT_TRUE(restored.restore(record).ok());
   for (Table* t : {&table, &restored}) {
     float weights[2];
     t->push({}, nullptr);  // step 4: the second key was touched 3 steps ago, the first 2
@@ -397,6 +423,86 @@ TEST(TableExpiry, RestoredTableGoesOnAsIfNothingHadHappened) {
     EXPECT_EQ(weights[0], -2);
     EXPECT_EQ(weights[1], 0);
   }
+}
+
+// A table with everything: rows and counters, expiry, and rows that come back.
+wire::TableSpec busy_spec(std::uint64_t seed) {
+  wire::TableSpec spec = counting_spec(3, 2);
+  spec.mutable_optimizer()->set_kind(wire::Optimizer::ADAGRAD);
+  if (seed % 2 == 0) spec.set_expire_steps(6);
+  if (seed % 4 == 0) spec.set_keep_count(5);
+  return spec;
+}
+
+void push_at_random(Rng& rng, std::size_t keys, Table& table) {
+  std::vector<std::uint64_t> chosen(rng.below(40));
+  for (std::uint64_t& key : chosen) key = mix64(rng.below(keys));
+  std::vector<float> gradients(chosen.size() * table.width());
+  for (float& g : gradients) g = static_cast<float>(rng.uniform());
+  table.push(chosen, gradients.data());
+}
+
+TEST(TableCut, HandsOutTheRecordsOfItsMomentWhateverIsPushedMeanwhile) {
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    Rng rng(seed);
+    const std::size_t keys = 20 + rng.below(300);
+    Table table(0, busy_spec(seed));
+    for (std::uint64_t n = rng.below(60); n > 0; --n) push_at_random(rng, keys, table);
+    std::optional<std::uint64_t> after;
+    if (rng.chance(0.5)) {
+      after = table.step();
+      for (std::uint64_t n = rng.below(10); n > 0; --n) push_at_random(rng, keys, table);
+    }
+    const Records expected = records_of(table, after);
+    Records taken;
+    table.begin_cut(after);
+    while (table.take_cut(taken.memory.bytes() + 1 + rng.below(300), taken.memory)) {
+      for (std::uint64_t n = rng.below(4); n > 0; --n) push_at_random(rng, keys, table);
+    }
+    taken.sort();
+    ASSERT_EQ(taken, expected) << "seed " << seed;
+    EXPECT_EQ(table.cut_bytes(), 0u);
+  }
+}
+
+TEST(TableCut, ChainOfDeltasRestoresTheSameTable) {
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    Rng rng(seed);
+    const std::size_t keys = 20 + rng.below(100);
+    Table table(0, busy_spec(seed));
+    std::vector<Records> chain;
+    std::optional<std::uint64_t> after;
+    for (std::uint64_t cuts = 1 + rng.below(5); cuts > 0; --cuts) {
+      for (std::uint64_t n = rng.below(12); n > 0; --n) push_at_random(rng, keys, table);
+      chain.push_back(records_of(table, after));
+      after = table.step();
+    }
+    Table restored(0, busy_spec(seed));
+    restored.set_step(table.step());
+    for (std::size_t i = 0; i < chain.size(); ++i) {
+      for (const auto& record : chain[i]) ASSERT_TRUE(restored.restore(record, i > 0).ok());
+    }
+    ASSERT_EQ(records_of(restored), records_of(table)) << "seed " << seed;
+    Rng again(seed + 1000);
+    Rng same = again;
+    for (int n = 0; n < 10; ++n) {
+      push_at_random(again, keys, table);
+      push_at_random(same, keys, restored);
+    }
+    ASSERT_EQ(records_of(restored), records_of(table)) << "goes on otherwise, seed " << seed;
+  }
+}
+
+TEST(TableCut, DeltaHoldsOnlyWhatWasTouched) {
+  Table table(0, counting_spec(4, 0));
+  std::vector<std::uint64_t> keys(1000);
+  std::iota(keys.begin(), keys.end(), 0);
+  const std::vector<float> gradients(4000, 1.0f);
+  table.push(keys, gradients.data());
+  const std::uint64_t base = table.step();
+  table.push(std::span(keys).first(10), gradients.data());
+  EXPECT_EQ(records_of(table, base).size(), 10u);
+  EXPECT_EQ(records_of(table).size(), 1000u);
 }
 
 TEST(TableExpiry, TableOfExpiredRowsIsSavedAsAnEmptyOne) {

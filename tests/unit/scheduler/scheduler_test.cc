@@ -150,6 +150,31 @@ class SchedulerTest : public testing::Test {
     body.set_digest(5);
     say(net::lane_name(lane), header);
   }
+  void flipped(std::uint32_t lane, const wire::Save& save) {
+    wire::Header header;
+    header.mutable_flipped()->set_generation(save.generation());
+    header.mutable_flipped()->set_setup(save.setup());
+    say(net::lane_name(lane), header);
+  }
+  void save_failed(std::uint32_t lane, const wire::Save& save) {
+    wire::Header header;
+    header.mutable_saved()->set_generation(save.generation());
+    header.mutable_saved()->set_error(static_cast<std::uint32_t>(Code::kExhausted));
+    header.mutable_saved()->set_message("disk full");
+    say(net::lane_name(lane), header);
+  }
+  // A cut of the one stream at `seq`, up to the order to save.
+  wire::Save cut_at(std::uint64_t cut, std::uint64_t epoch, std::uint64_t seq) {
+    wire::Header paused;
+    paused.mutable_paused()->set_cut(cut);
+    add({0, epoch, seq, seq}, *paused.mutable_paused()->add_streams());
+    say("worker/0", paused);
+    wire::Header drained;
+    drained.mutable_drained()->set_cut(cut);
+    add({0, epoch, seq, seq}, *drained.mutable_drained()->add_streams());
+    say("worker/0", drained);
+    return expect_save(0);
+  }
   // One lane, one worker, one stream, leased under the epoch that is returned.
   std::uint64_t start_one() {
     start(1, 1, 1);
@@ -378,9 +403,58 @@ TEST_F(SchedulerTest, ACutRunsAllStreamsToTheFurthestStarted) {
     say(net::worker_name(w), header);
   }
   EXPECT_EQ(count("worker/0", &wire::Header::has_resume), 0);
+  flipped(0, expect_save(0));
+  EXPECT_EQ(take("worker/0", &wire::Header::has_resume).header.resume().cut(), 1u)
+      << "training goes on while the lanes write";
+  EXPECT_EQ(scheduler_->progress().generation, 0u);
   saved(0, expect_save(0), {6, 6}, false);
-  EXPECT_EQ(take("worker/0", &wire::Header::has_resume).header.resume().cut(), 1u);
   EXPECT_EQ(scheduler_->progress().generation, 1u);
+}
+
+TEST_F(SchedulerTest, GenerationsBetweenFullOnesAreDeltas) {
+  options_.checkpoint_every_s = 1;
+  options_.full_every = 3;
+  const std::uint64_t epoch = start_one();
+  std::vector<bool> is_delta;
+  for (std::uint64_t cut = 1; cut <= 5; ++cut) {
+    advance(std::chrono::milliseconds(600));
+    heartbeat(0, 20, 2 * cut, {{0, epoch, cut, cut}}, 10);
+    advance(std::chrono::milliseconds(600));
+    const wire::Save save = cut_at(cut, epoch, cut);
+    is_delta.push_back(save.base_steps_size() != 0);
+    EXPECT_EQ(save.base_steps_size() == 0 ? 12u : save.base_steps(0), 12u);
+    flipped(0, save);
+    // A batch that is not in the generation.
+    heartbeat(0, 20, 2 * cut + 1, {{0, epoch, cut + 1, cut + 1}}, 10);
+    saved(0, save, {cut}, false);
+    EXPECT_EQ(scheduler_->manifest().base(), is_delta.back() ? cut - 1 : 0);
+    EXPECT_EQ(scheduler_->manifest().digest().empty(), is_delta.back());
+  }
+  EXPECT_EQ(is_delta, (std::vector<bool>{false, true, true, false, true}));
+  const Buffer bytes = storage_->read("ckpt/gen-000005/metrics").value();
+  EXPECT_EQ(Accumulator::decode(bytes).value().samples, 90u) << "up to the cut";
+  heartbeat(0, 20, 20, {{0, epoch, 9, 9, true}}, 10);
+  EXPECT_EQ(expect_save(0).base_steps_size(), 0) << "the last one is full";
+}
+
+TEST_F(SchedulerTest, FailedSaveIsTriedAgainAndNothingOfItStays) {
+  options_.checkpoint_every_s = 1;
+  const std::uint64_t epoch = start_one();
+  for (std::uint64_t cut = 1; cut <= 3; ++cut) {
+    EXPECT_FALSE(scheduler_->finished());
+    advance(std::chrono::milliseconds(1100));
+    heartbeat(0, 20, cut + 1, {{0, epoch, cut, cut}}, 10);
+    const wire::Save save = cut_at(cut, epoch, cut);
+    EXPECT_EQ(save.generation(), cut);
+    if (cut != 2) flipped(0, save);
+    save_failed(0, save);
+    EXPECT_FALSE(storage_->exists(save.dir()));
+    if (cut == 3) break;
+    EXPECT_EQ(take("worker/0", &wire::Header::has_resume).header.resume().cut(), cut);
+  }
+  take("worker/0", &wire::Header::has_stop);
+  EXPECT_EQ(scheduler_->status().code(), Code::kExhausted);
+  EXPECT_THAT(scheduler_->status().message(), HasSubstr("checkpoint: lane/0: disk full"));
 }
 
 TEST_F(SchedulerTest, OnInterruptCutsThenStops) {
