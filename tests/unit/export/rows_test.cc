@@ -46,7 +46,8 @@ class RowsTest : public testing::Test {
     std::ranges::sort(rows, {}, [](const auto& row) { return partition_of(row.first); });
     const manifest::Table& t = manifest_.tables(static_cast<int>(table));
     auto writer =
-        checkpoint::RowsWriter::create(*storage_, "gen/" + name, table, t.width() + t.state_width())
+        checkpoint::RowsWriter::create(*storage_, "gen/" + name, table, t.width() + t.state_width(),
+                                       {})
             .value();
     for (const auto& [key, values] : rows) {
       CHECK(writer->add({key, 1, 1, /*admitted=*/!values.empty(), values}).ok());
