@@ -780,6 +780,16 @@ TimePoint Lane::next_timer() const { return impl_->next_timer(); }
 bool Lane::finished() const { return impl_->is_stopping && !impl_->is_loading; }
 Status Lane::status() const { return impl_->status; }
 std::uint64_t Lane::rows() const { return impl_->is_loading ? 0 : impl_->rows(); }
+bool Lane::is_saving() const { return impl_->writing != nullptr; }
+std::size_t Lane::copies_bytes() const {
+  return impl_->writing != nullptr ? impl_->writing->reader.bytes() : 0;
+}
+std::size_t Lane::table_bytes() const {
+  std::size_t sum = 0;
+  if (!impl_->is_ready()) return sum;
+  for (const auto& table : impl_->shard->tables) sum += table->bytes();
+  return sum;
+}
 std::uint64_t Lane::next_seq(std::uint32_t stream) const {
   CHECK(impl_->is_ready() && stream < impl_->shard->streams.size());
   return impl_->shard->streams[stream].next;
