@@ -50,6 +50,8 @@ class RowStore {
   // Adds a row whose values are not set. The key must be absent.
   std::uint32_t insert(std::uint64_t key, std::uint64_t hash);
   void erase(std::uint64_t key, std::uint64_t hash);  // the key must be there
+  // Makes room in the index for so many rows in all, so that inserting them moves nothing.
+  void reserve(std::uint64_t rows);
 
   std::uint64_t key(std::uint32_t slot) const { return load(rows_.at(slot)); }
   float* values(std::uint32_t slot) {

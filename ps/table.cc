@@ -284,6 +284,24 @@ Status Table::restore(const checkpoint::Record& record, bool replace) {
   return {};
 }
 
+Status Table::restore(const checkpoint::Records& records, bool replace) {
+  constexpr std::size_t kAhead = 16;
+  const float* values = records.values.data();
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (i + kAhead < records.size()) {
+      rows_.prefetch_bucket(RowStore::hash(records.keys[i + kAhead]));
+    }
+    checkpoint::Record record{
+        records.keys[i], records.steps[i], records.counts[i], records.admitted[i] != 0, {}};
+    if (record.admitted) {
+      record.values = {values, records.width};
+      values += records.width;
+    }
+    RETURN_IF_ERROR(restore(record, replace));
+  }
+  return {};
+}
+
 void Table::begin_cut(std::optional<std::uint64_t> after) {
   cut_.emplace(Cut{.after = after,
                    .step = step_,
