@@ -69,7 +69,7 @@ class Records {
       if (i < places.size()) {
         const std::byte* record = memory_ + places[i] * stride_;
         for (std::size_t at = 0; at < used + kLine; at += kLine) {
-          __builtin_prefetch(record + std::min(at, used - 1));
+          __builtin_prefetch(record + std::min(at, used - 1), 0, 2);
         }
       }
       if (i >= kLead) use(i - kLead, memory_ + places[i - kLead] * stride_);
