@@ -48,8 +48,7 @@ class Open {
     counts()[records_] = record.count;
     admitted()[records_] = record.admitted ? 1 : 0;
     if (record.admitted) {
-      std::memcpy(floats() + std::size_t{admitted_} * values_, record.values.data(),
-                  values_ * sizeof(float));
+      std::ranges::copy(record.values, floats() + std::size_t{admitted_} * values_);
       ++admitted_;
     }
     ++records_;
