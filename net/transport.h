@@ -14,7 +14,7 @@ namespace meander::net {
 // A header and raw arrays. Frames arrive aligned for 8-byte values whatever the wire did to them;
 // their lengths are a peer's word and must be checked before use.
 struct Message {
-  std::string peer;  // who sent it: "scheduler", "lane/3", "worker/0"
+  std::string peer;  // who sent it: "scheduler", "lane/3", "backup/3", "worker/0"
   wire::Header header;
   std::vector<Buffer> frames;
 };
@@ -25,6 +25,7 @@ constexpr std::size_t kHeaderBytesMax = std::size_t{1} << 20;
 constexpr std::size_t kFrameBytesMax = std::size_t{1} << 30;
 
 std::string lane_name(std::uint32_t index);    // "lane/3"
+std::string backup_name(std::uint32_t index);  // "backup/3": its second process
 std::string worker_name(std::uint32_t index);  // "worker/0"
 inline const std::string kSchedulerName = "scheduler";
 

@@ -341,6 +341,19 @@ Status Client::set_lanes(const std::vector<std::string>& endpoints) {
   return {};
 }
 
+Status Client::relocate(TimePoint now, std::uint32_t lane, const std::string& endpoint) {
+  CHECK_LT(lane, impl_->lanes());
+  RETURN_IF_ERROR(impl_->transport.connect(impl_->lane_names[lane], endpoint));
+  for (auto& [key, batch] : impl_->batches) {
+    Ask& ask = batch.asks[lane];
+    if (ask.is_answered) continue;
+    ask.with_keys = batch.is_pushing;  // it knows nothing of the pull
+    ask.patience = impl_->options.retry;
+    impl_->send(now, batch, lane);
+  }
+  return {};
+}
+
 const PartitionMap& Client::partitions() const { return impl_->partitions; }
 
 void Client::pull(TimePoint now, BatchId batch, const std::vector<Buffer>& keys, bool read_only) {

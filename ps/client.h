@@ -51,6 +51,8 @@ class Client {
   // Lanes by index; connects to each.
   Status set_lanes(const std::vector<std::string>& endpoints);
   const PartitionMap& partitions() const;
+  // Somebody else serves a lane now: asks there for all that is owed.
+  Status relocate(TimePoint now, std::uint32_t lane, const std::string& endpoint);
 
   // Starts a pull. keys[table] must be grouped by lane, in rising lane order. The client holds the
   // buffers until the batch is pushed and acknowledged (or dropped). `read_only`: for evaluation.

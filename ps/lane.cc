@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "common/partition.h"
+#include "ps/mirror.h"
 #include "ps/snapshot.h"
 #include "ps/streams.h"
 
@@ -20,7 +22,8 @@ struct Shard {
   Shard(const wire::LaneSetup& setup, std::uint32_t lane)
       : setup(setup),
         range(lane_partitions(lane, setup.lanes())),
-        streams(setup.streams(), setup.staleness(), setup.first_epoch()) {
+        streams(setup.streams(), setup.staleness(), setup.first_epoch()),
+        is_backup(setup.backup()) {
     for (int t = 0; t < setup.tables_size(); ++t) {
       tables.push_back(std::make_unique<Table>(t, setup.tables(t)));
     }
@@ -30,6 +33,10 @@ struct Shard {
   PartitionRange range;
   Tables tables;
   Streams streams;
+  bool is_backup;             // it stands by: somebody else serves
+  bool is_complete = false;   // of a backup: all rows are there
+  bool was_promoted = false;  // rows of pulls that were answered before are not known here
+  MirrorReceiver received;    // of a backup
 };
 
 Status check_setup(const wire::LaneSetup& setup, std::uint32_t lane) {
@@ -145,7 +152,9 @@ struct Writing {
 
 struct Lane::Impl {
   Impl(LaneOptions o, net::Transport& t, Storage& s, Executor& e)
-      : options(std::move(o)), transport(t), storage(s), executor(e) {}
+      : options(std::move(o)), transport(t), storage(s), executor(e) {
+    if (options.name.empty()) options.name = net::lane_name(options.index);
+  }
 
   LaneOptions options;
   net::Transport& transport;
@@ -154,18 +163,22 @@ struct Lane::Impl {
 
   TimePoint now{};
   bool has_started = false;
-  TimePoint last_heard{};                   // from the scheduler
-  TimePoint next_word = TimePoint::min();   // when to say Hello, LaneReady or Failure again
-  std::optional<std::uint64_t> last_setup;  // the newest that was begun
-  std::unique_ptr<Shard> shard;             // null: not set up
-  std::optional<net::Message> next_setup;   // arrived while a shard was loading
-  bool is_loading = false;                  // a task fills the shard: nobody else looks at it
+  TimePoint last_heard{};                  // from the scheduler
+  TimePoint next_word = TimePoint::min();  // when to say Hello, LaneReady or Failure again
+  using SetupId = std::pair<std::uint64_t, std::uint64_t>;  // set-up and turn: rise
+  std::optional<SetupId> last_setup;                        // the newest that was begun
+  std::unique_ptr<Shard> shard;                             // null: not set up
+  std::optional<net::Message> next_setup;                   // arrived while a shard was loading
+  bool is_loading = false;   // a task fills the shard: nobody else looks at it
   bool is_expected = false;  // the scheduler has shown that it knows that this lane is ready
   std::optional<Status> failure;
   std::optional<wire::Saved> saved;  // the last generation that was written, or failed
   std::uint64_t save_request = 0;
   std::uint64_t begun_generation = 0;
-  std::shared_ptr<Writing> writing;  // null: no generation is on its way to storage
+  std::shared_ptr<Writing> writing;      // null: no generation is on its way to storage
+  std::unique_ptr<MirrorSender> mirror;  // to the backup; null: there is none
+  std::unique_ptr<Copying> copying;      // null: it is in step, or there is none
+  std::set<std::pair<std::uint32_t, std::uint64_t>> unmirrored;  // applied: (stream, seq)
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
   // Memory that is used again: of what has been applied, and of a request or an answer.
   SpareNodes<Pulls> spare_pulls;
@@ -176,6 +189,8 @@ struct Lane::Impl {
   Status status;  // why it ended
 
   bool is_ready() const { return shard != nullptr && !is_loading; }
+  bool serves() const { return is_ready() && !shard->is_backup; }
+  static SetupId id_of(const wire::LaneSetup& setup) { return {setup.setup(), setup.turn()}; }
 
   // --- words to others ---
 
@@ -205,6 +220,7 @@ struct Lane::Impl {
       applied.set_stream(s);
       applied.set_next(shard->streams[s].next);
       applied.set_ended(shard->streams[s].has_ended);
+      applied.set_epoch(shard->streams[s].epoch);
     }
   }
 
@@ -212,6 +228,7 @@ struct Lane::Impl {
     wire::Header h = header(0);
     wire::LaneReady& ready = *h.mutable_lane_ready();
     ready.set_setup(shard->setup.setup());
+    ready.set_turn(shard->setup.turn());
     ready.set_rows(rows());
     add_positions(ready);
     transport.send(net::kSchedulerName, h);
@@ -227,7 +244,7 @@ struct Lane::Impl {
   // This run cannot go on: said until Stop, or a new set-up.
   void fail(Status status) {
     if (failure) return;
-    LOG(WARNING) << net::lane_name(options.index) << ": " << status.message();
+    LOG(WARNING) << options.name << ": " << status.message();
     failure = std::move(status);
     send_failure();
   }
@@ -263,12 +280,12 @@ struct Lane::Impl {
     const wire::LaneSetup& setup = message.header.lane_setup();
     // Meant for one that is over, whose late Hello is taken for the newest.
     if (setup.incarnation() != options.incarnation) return send_hello();
-    if (last_setup && setup.setup() <= *last_setup) {
-      if (setup.setup() == *last_setup && is_ready()) send_ready();
+    if (last_setup && id_of(setup) <= *last_setup) {
+      if (id_of(setup) == *last_setup && is_ready()) send_ready();
       return;
     }
     if (is_loading) {
-      if (!next_setup || next_setup->header.lane_setup().setup() < setup.setup()) {
+      if (!next_setup || id_of(next_setup->header.lane_setup()) < id_of(setup)) {
         next_setup = message;
       }
       return;
@@ -278,13 +295,14 @@ struct Lane::Impl {
 
   void begin_setup(const net::Message& message) {
     const wire::LaneSetup& setup = message.header.lane_setup();
-    last_setup = setup.setup();
+    last_setup = id_of(setup);
     if (Status status = check_setup(setup, options.index); !status.ok()) {
       return fail(std::move(status));
     }
     failure.reset();
     saved.reset();
     writing.reset();
+    drop_backup();
     waiting.clear();
     is_expected = false;
     shard.reset();  // its memory goes before the new one's comes
@@ -293,7 +311,7 @@ struct Lane::Impl {
       shard.reset();
       return fail(std::move(status));
     }
-    if (setup.restore_dir().empty()) return send_ready();
+    if (setup.backup() || setup.restore_dir().empty()) return send_ready();
     is_loading = true;
     const auto status = std::make_shared<Status>();
     executor.submit([this, status] { *status = restore(storage, *shard); },
@@ -315,7 +333,7 @@ struct Lane::Impl {
 
   void on_fence(const net::Message& message) {
     const wire::Fence& fence = message.header.fence();
-    if (!is_ready() || fence.stream() >= shard->streams.size()) return;
+    if (!serves() || fence.stream() >= shard->streams.size()) return;
     StreamState& stream = shard->streams[fence.stream()];
     if (fence.epoch() < stream.epoch) return;
     if (fence.epoch() > stream.epoch) stream.fence(fence.epoch());
@@ -350,7 +368,7 @@ struct Lane::Impl {
   // --- pulls ---
 
   void on_pull(const net::Message& message) {
-    if (!is_ready()) return;
+    if (!serves()) return;
     frames = message.frames;
     frames.resize(std::max(frames.size(), shard->tables.size()));
     take_pull(message, frames);
@@ -387,6 +405,7 @@ struct Lane::Impl {
     const KeptPull* before = stream.applied_pull ? &stream.applied_pull.mapped() : nullptr;
     const bool has_rows = before != nullptr && pull.seq() + 1 == stream.next &&
                           before->format == format_of(pull) && same_bytes(before->keys, keys);
+    if (!has_rows && shard->was_promoted && shard->streams.is_bsp()) return send_forgotten();
     if (!has_rows) return read_and_send(asker, pull, keys);
     send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), before->rows);
   }
@@ -448,12 +467,13 @@ struct Lane::Impl {
   // --- pushes ---
 
   void on_push(const net::Message& message) {
-    if (!is_ready()) return;
+    if (!serves()) return;
     const wire::Push& push = message.header.push();
     StreamState* stream = admit(message, push);
     if (stream == nullptr) return;
     const Asker asker{message.peer, message.header.request()};
     if (push.seq() < stream->next) {
+      if (unmirrored.contains({push.stream(), push.seq()})) return;  // answered once it is
       return send_pushed(asker, push.stream(), push.seq(), wire::APPLIED);
     }
     if (stream->has_ended || push.seq() - stream->next >= kEarlyPushesMax) return;
@@ -517,7 +537,7 @@ struct Lane::Impl {
   // Applies what may be applied, and answers what was waiting for it.
   void advance() {
     for (;;) {
-      if (is_waiting_for_storage()) break;
+      if (is_held()) break;
       const std::vector<std::uint32_t>& turn = shard->streams.turn();
       if (turn.empty()) break;
       for (const std::uint32_t s : turn) apply_next(s);
@@ -535,7 +555,11 @@ struct Lane::Impl {
     apply(push, pull);
     stream.next = seq + 1;
     stream.has_ended = push.is_last;
-    send_pushed(push.asker, s, seq, wire::APPLIED);
+    if (is_mirrored()) {
+      replicate(s, seq, push, pull);
+    } else {
+      send_pushed(push.asker, s, seq, wire::APPLIED);
+    }
     spare_pushes.give(std::move(push_node));
     spare_pulls.give(std::move(stream.applied_pull));
     if (shard->streams.is_bsp() && pull != nullptr && !pull->rows.empty()) {
@@ -564,7 +588,7 @@ struct Lane::Impl {
 
   void on_save(const net::Message& message) {
     const wire::Save& save = message.header.save();
-    if (!is_ready() || save.setup() != shard->setup.setup()) return;
+    if (!serves() || save.setup() != shard->setup.setup()) return;
     const auto tables = static_cast<int>(shard->tables.size());
     if (save.base_steps_size() != 0 && save.base_steps_size() != tables) {
       return fail(invalid("asked to save a delta on other tables than the lane has"));
@@ -579,6 +603,7 @@ struct Lane::Impl {
   void take_cut(const wire::Save& save) {
     begun_generation = save.generation();
     saved.reset();
+    if (copying) copying->interrupt();
     wire::Saved result;
     result.set_generation(save.generation());
     add_positions(result);
@@ -613,7 +638,7 @@ struct Lane::Impl {
 
   void on_written(bool is_last) {
     if (!writing->status.ok()) {
-      LOG(WARNING) << net::lane_name(options.index) << ": generation " << begun_generation << ": "
+      LOG(WARNING) << options.name << ": generation " << begun_generation << ": "
                    << writing->status.message();
       saved.emplace();
       saved->set_generation(begun_generation);
@@ -627,12 +652,212 @@ struct Lane::Impl {
       send_saved();
     }
     write_on();
+    copy_on();
     if (is_ready()) advance();
   }
 
   // Storage is slower than rows change: pushes wait, so that copies do not fill the memory.
   bool is_waiting_for_storage() const {
     return writing != nullptr && writing->reader.bytes() > writing->copies_max;
+  }
+
+  // Nothing is applied for now.
+  bool is_held() const {
+    return is_waiting_for_storage() || (copying && copying->holds_pushes()) ||
+           (mirror && mirror->is_full());
+  }
+
+  // --- the backup, from the lane that serves ---
+
+  bool is_mirrored() const { return mirror && !copying; }
+
+  void on_back(const net::Message& message) {
+    const wire::Back& back = message.header.back();
+    if (!serves() || back.setup() != shard->setup.setup()) return;
+    if (mirror && back.copy() <= mirror->copy()) {
+      if (back.copy() == mirror->copy() && is_mirrored()) send_in_step();
+      return;
+    }
+    if (mirror) mirror->settle();  // the one before is gone: acknowledged without
+    drop_backup();
+    if (back.peer().empty()) return advance();
+    if (Status status = transport.connect(back.peer(), back.endpoint()); !status.ok()) {
+      LOG(WARNING) << options.name << ": " << status.message();
+      return;
+    }
+    mirror = std::make_unique<MirrorSender>(transport, back.peer(), options.cluster,
+                                            shard->setup.setup(), back.copy());
+    copying = std::make_unique<Copying>(shard->tables);
+    copy_on();
+  }
+
+  void drop_backup() {
+    copying.reset();
+    mirror.reset();
+    unmirrored.clear();
+  }
+
+  void copy_on() {
+    if (!copying || writing) return;
+    copying->send_some(now, *mirror);
+    if (!copying->is_over() || mirror->is_full()) return;
+    copying.reset();
+    wire::Header h;
+    wire::Mirror& body = *h.mutable_mirror();
+    add_positions(body);
+    for (const auto& table : shard->tables) body.add_table_steps(table->step());
+    mirror->send(now, std::move(h), body, {}, [this] { send_in_step(); });
+    advance();
+  }
+
+  void send_in_step() {
+    wire::Header h = header(0);
+    h.mutable_in_step()->set_setup(shard->setup.setup());
+    h.mutable_in_step()->set_copy(mirror->copy());
+    transport.send(net::kSchedulerName, h);
+  }
+
+  // Acknowledged once the backup has it.
+  void replicate(std::uint32_t s, std::uint64_t seq, const HeldPush& push, const KeptPull* pull) {
+    wire::Header h;
+    wire::Replicate& body = *h.mutable_replicate();
+    body.set_stream(s);
+    body.set_epoch(shard->streams[s].epoch);
+    body.set_seq(seq);
+    body.set_last(push.is_last);
+    body.set_precision(push.format.precision);
+    body.set_narrow_tables(push.format.tables);
+    const std::vector<Buffer>& keys = push.keys.empty() ? pull->keys : push.keys;
+    std::vector<Buffer> both;
+    for (std::size_t t = 0; t < keys.size(); ++t) {
+      both.push_back(keys[t]);
+      both.push_back(push.gradients[t]);
+    }
+    unmirrored.emplace(s, seq);
+    mirror->send(now, std::move(h), body, std::move(both), [this, s, seq, asker = push.asker] {
+      unmirrored.erase({s, seq});
+      send_pushed(asker, s, seq, wire::APPLIED);
+    });
+  }
+
+  void on_replicated(const net::Message& message) {
+    const wire::Replicated& body = message.header.replicated();
+    if (!serves() || body.setup() != shard->setup.setup()) return;
+    if (!mirror || message.peer != mirror->peer() || body.copy() != mirror->copy()) return;
+    if (body.deposed()) return stand_down();
+    mirror->on_taken(now, body.number());
+    copy_on();
+    advance();
+  }
+
+  // The backup serves now, and this lane was asleep: what it has is worth nothing.
+  void stand_down() {
+    LOG(WARNING) << options.name << ": the backup has taken over";
+    writing.reset();
+    drop_backup();
+    waiting.clear();
+    shard.reset();
+    send_hello();
+  }
+
+  void send_forgotten() {
+    wire::Header h = header(0);
+    h.mutable_forgotten()->set_setup(shard->setup.setup());
+    transport.send(net::kSchedulerName, h);
+  }
+
+  // --- the backup itself ---
+
+  // Rows, Mirror or Replicate of the lane that serves.
+  template <class Body>
+  void on_mirrored(const net::Message& message, const Body& body) {
+    if (!is_ready() || body.setup() != shard->setup.setup()) return;
+    if (shard->is_backup) {
+      shard->received.receive(body.copy(), body.number(), message,
+                              [this](const net::Message& m) { take_mirrored(m); });
+    }
+    if (shard == nullptr) return;
+    wire::Header h = header(0);
+    wire::Replicated& reply = *h.mutable_replicated();
+    reply.set_setup(shard->setup.setup());
+    reply.set_copy(shard->is_backup ? shard->received.copy() : body.copy());
+    reply.set_number(shard->received.taken());
+    reply.set_deposed(!shard->is_backup);
+    transport.send(message.peer, h);
+  }
+
+  void take_mirrored(const net::Message& message) {
+    const wire::Header& h = message.header;
+    if (shard == nullptr || failure) return;
+    Status taken = h.has_rows()     ? take_rows(h.rows(), message.frames)
+                   : h.has_mirror() ? take_positions(h.mirror())
+                                    : take_push(h.replicate(), message.frames);
+    if (!taken.ok()) fail(std::move(taken).context("from " + message.peer));
+  }
+
+  Status take_rows(const wire::Rows& rows, const std::vector<Buffer>& frames) {
+    if (rows.table() >= shard->tables.size() || frames.size() != 1) {
+      return invalid("rows of no table");
+    }
+    shard->is_complete = false;
+    Table& table = *shard->tables[rows.table()];
+    return PackedRecords::visit(
+        {frames[0].data(), frames[0].size()},
+        [&](const checkpoint::Record& record) { return table.restore(record, true); });
+  }
+
+  Status take_positions(const wire::Mirror& mirror) {
+    if (mirror.table_steps_size() != static_cast<int>(shard->tables.size())) {
+      return invalid("steps of other tables");
+    }
+    for (int t = 0; t < mirror.table_steps_size(); ++t) {
+      if (mirror.table_steps(t) > RowStore::kStepMax) return invalid("an impossible step");
+      shard->tables[t]->set_step(mirror.table_steps(t));
+    }
+    std::vector<wire::StreamApplied> positions(mirror.applied().begin(), mirror.applied().end());
+    RETURN_IF_ERROR(resume_streams("the lane that serves", positions, shard->streams));
+    for (const wire::StreamApplied& position : positions) {
+      shard->streams[position.stream()].epoch = position.epoch();
+    }
+    shard->is_complete = true;
+    return {};
+  }
+
+  Status take_push(const wire::Replicate& push, const std::vector<Buffer>& frames) {
+    if (!shard->is_complete || push.stream() >= shard->streams.size()) {
+      return invalid("a push before the rows");
+    }
+    HeldPush held;
+    held.format = format_of(push);
+    for (std::size_t i = 0; i + 1 < frames.size(); i += 2) {
+      held.keys.push_back(frames[i]);
+      held.gradients.push_back(frames[i + 1]);
+    }
+    const bool are_keys = std::ranges::all_of(
+        held.keys, [&](const Buffer& keys) { return are_own_keys(keys, shard->range); });
+    if (held.keys.size() != shard->tables.size() || !are_keys || !fits(held, held.keys)) {
+      return invalid("a malformed push");
+    }
+    StreamState& stream = shard->streams[push.stream()];
+    if (push.seq() != stream.next) return invalid("a push out of turn");
+    apply(held, nullptr);
+    stream.next = push.seq() + 1;
+    stream.has_ended = push.last();
+    stream.epoch = std::max(stream.epoch, push.epoch());
+    return {};
+  }
+
+  void on_promote(const wire::Promote& promote) {
+    if (!is_ready() || promote.setup() != shard->setup.setup()) return;
+    const SetupId id{promote.setup(), promote.turn()};
+    if (id < *last_setup) return;
+    if (shard->is_backup && !shard->is_complete) return;
+    if (shard->is_backup) LOG(INFO) << options.name << ": the backup takes over";
+    shard->was_promoted |= shard->is_backup;
+    shard->is_backup = false;
+    shard->setup.set_turn(promote.turn());
+    last_setup = id;
+    send_ready();
   }
 
   void send_flipped() {
@@ -669,6 +894,10 @@ struct Lane::Impl {
         return on_fence(message);
       case wire::Header::kSave:
         return on_save(message);
+      case wire::Header::kBack:
+        return on_back(message);
+      case wire::Header::kPromote:
+        return on_promote(message.header.promote());
       case wire::Header::kStop:
         return on_stop(message);
       default:
@@ -684,6 +913,10 @@ struct Lane::Impl {
     if (options.cluster == 0) return;
     if (message.header.has_pull()) return on_pull(message);
     if (message.header.has_push()) return on_push(message);
+    if (message.header.has_replicated()) return on_replicated(message);
+    if (message.header.has_rows()) return on_mirrored(message, message.header.rows());
+    if (message.header.has_mirror()) return on_mirrored(message, message.header.mirror());
+    if (message.header.has_replicate()) return on_mirrored(message, message.header.replicate());
   }
 
   // Says again what the scheduler may have missed; while files are loaded, Hello shows that the
@@ -712,6 +945,7 @@ struct Lane::Impl {
       status =
           unavailable("the scheduler has fallen silent: is it running, and can it be reached?");
     }
+    if (mirror && !is_stopping) mirror->on_timer(now);
     if (is_stopping || now < word_due()) return;
     next_word = now + (is_settled() ? options.scheduler_silence / 8 : options.hello_every);
     speak();
@@ -720,7 +954,8 @@ struct Lane::Impl {
   TimePoint next_timer() const {
     if (is_stopping) return kNever;
     if (!has_started) return TimePoint{};
-    return std::min(word_due(), last_heard + options.scheduler_silence);
+    const TimePoint mirror_due = mirror ? mirror->next_timer() : kNever;
+    return std::min({mirror_due, word_due(), last_heard + options.scheduler_silence});
   }
 
   std::uint64_t rows() const {

@@ -14,6 +14,7 @@ namespace meander::ps {
 
 struct LaneOptions {
   std::uint32_t index = 0;
+  std::string name;               // what the scheduler calls it; empty: "lane/<index>"
   std::uint64_t cluster = 0;      // 0: taken from the scheduler's first word
   std::uint64_t incarnation = 0;  // drawn at start
   std::string endpoint;           // where workers reach this lane

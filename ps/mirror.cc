@@ -54,8 +54,7 @@ void Copying::send_some(TimePoint now, MirrorSender& sender) {
   }
 }
 
-void MirrorReceiver::receive(std::uint64_t copy, std::uint64_t number,
-                             const net::Message& message,
+void MirrorReceiver::receive(std::uint64_t copy, std::uint64_t number, const net::Message& message,
                              const std::function<void(const net::Message&)>& take) {
   if (copy < copy_) return;
   if (copy > copy_) {

@@ -48,6 +48,8 @@ class MirrorSender {
     open_.push_back({std::move(header), std::move(frames), std::move(taken)});
   }
   void on_taken(TimePoint now, std::uint64_t number);
+  // The backup is gone: all that is open counts as taken.
+  void settle() { on_taken({}, last_); }
   void on_timer(TimePoint now);
   TimePoint next_timer() const { return open_.empty() ? kNever : due_; }
 

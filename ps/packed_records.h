@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/generation.h"
+#include "common/buffer.h"
 
 namespace meander::ps {
 
@@ -27,14 +29,26 @@ class PackedRecords {
   bool empty() const { return bytes_.empty(); }
   void clear() { bytes_.clear(); }
 
+  // Its bytes, for a message; nothing is left.
+  Buffer release() { return Buffer::own(std::exchange(bytes_, {})); }
+
   // Calls visit(record) for each; stops at the first error.
   template <class Visit>
   Status visit(Visit visit) const {
-    for (std::size_t at = 0; at < bytes_.size();) {
+    return PackedRecords::visit(std::span(bytes_), visit);
+  }
+  // Of bytes that somebody sent, at a boundary of 8. kCorrupt: they are no records.
+  template <class Visit>
+  static Status visit(std::span<const std::byte> bytes, Visit visit) {
+    for (std::size_t at = 0; at < bytes.size();) {
       Head head;
-      std::memcpy(&head, bytes_.data() + at, sizeof(head));
+      if (bytes.size() - at < sizeof(head)) return corrupt("a record is cut off");
+      std::memcpy(&head, bytes.data() + at, sizeof(head));
       const std::size_t floats = head.floats == kCounter ? 0 : head.floats;
-      const auto* values = reinterpret_cast<const float*>(bytes_.data() + at + sizeof(head));
+      if ((bytes.size() - at - sizeof(head)) / sizeof(float) < floats) {
+        return corrupt("a record is cut off");
+      }
+      const auto* values = reinterpret_cast<const float*>(bytes.data() + at + sizeof(head));
       RETURN_IF_ERROR(visit(checkpoint::Record{
           head.key, head.step, head.count, head.floats != kCounter, {values, floats}}));
       at += sizeof(head) + floats * sizeof(float);

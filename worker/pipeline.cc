@@ -78,6 +78,17 @@ Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& l
     trainer_.set_partitions(partitions_);
   }
   CHECK_EQ(partitions_.lanes(), lane_endpoints.size());
+  lane_endpoints_ = lane_endpoints;
+  return {};
+}
+
+Status Pipeline::relocate(TimePoint now, const std::vector<std::string>& lane_endpoints) {
+  if (lane_endpoints_.size() != lane_endpoints.size()) return invalid("other lanes than before");
+  for (std::uint32_t lane = 0; lane < lane_endpoints.size(); ++lane) {
+    if (lane_endpoints[lane] == lane_endpoints_[lane]) continue;
+    RETURN_IF_ERROR(client_->relocate(now, lane, lane_endpoints[lane]));
+    lane_endpoints_[lane] = lane_endpoints[lane];
+  }
   return {};
 }
 

@@ -28,6 +28,8 @@ class Pipeline {
 
   // Forgets every stream and number and works with these lanes from now on.
   Status set_up(std::uint64_t cluster, const std::vector<std::string>& lane_endpoints);
+  // Where the lanes are now; those that are elsewhere than before are asked for all that they owe.
+  Status relocate(TimePoint now, const std::vector<std::string>& lane_endpoints);
 
   // Trains a stream from seq `next` on, instead of what was held of it.
   void lease(std::uint32_t stream, std::uint64_t epoch, std::uint64_t next);
@@ -90,6 +92,7 @@ class Pipeline {
   net::Transport& transport_;
   Executor& executor_;
   Trainer trainer_;
+  std::vector<std::string> lane_endpoints_;
   std::unique_ptr<ps::Client> client_;
   PartitionMap partitions_;
   std::map<std::uint32_t, RunPtr> streams_;

@@ -22,6 +22,7 @@ struct Worker::Impl {
 
   void on_scheduler(TimePoint now, const wire::Header& header);
   void on_set_up(TimePoint now, const wire::WorkerSetup& body);
+  void on_lane_endpoints(TimePoint now, const wire::LaneEndpoints& body);
   void on_lease(const wire::Lease& lease);
   void on_heartbeat_ack(TimePoint now, std::uint64_t number);
   void on_pause(std::uint64_t number);
@@ -44,7 +45,8 @@ struct Worker::Impl {
   std::uint64_t cluster;
   Pipeline pipeline;
 
-  std::uint64_t setup = 0;  // 0: not set up yet
+  std::uint64_t setup = 0;          // 0: not set up yet
+  std::uint64_t lanes_version = 0;  // of LaneEndpoints in this set-up
   Duration heartbeat_every{};
   TimePoint next_hello{}, next_heartbeat{};
   TimePoint scheduler_heard = kNever;             // set by the first call
@@ -101,6 +103,7 @@ void Worker::Impl::on_scheduler(TimePoint now, const wire::Header& header) {
   if (header.has_worker_setup()) return on_set_up(now, header.worker_setup());
   if (header.has_heartbeat_ack()) return on_heartbeat_ack(now, header.heartbeat_ack().number());
   if (setup == 0) return;
+  if (header.has_lane_endpoints()) return on_lane_endpoints(now, header.lane_endpoints());
   if (header.has_lease()) return on_lease(header.lease());
   if (header.has_pause()) return on_pause(header.pause().cut());
   if (header.has_run_to()) return on_run_to(header.run_to());
@@ -111,6 +114,7 @@ void Worker::Impl::on_scheduler(TimePoint now, const wire::Header& header) {
 void Worker::Impl::on_set_up(TimePoint now, const wire::WorkerSetup& body) {
   if (body.incarnation() != options.incarnation || body.setup() <= setup) return;
   setup = body.setup();
+  lanes_version = 0;
   heartbeat_every = std::chrono::milliseconds(std::max(1u, body.heartbeat_ms()));
   metrics_frames.clear();
   is_acknowledged = true;
@@ -119,6 +123,14 @@ void Worker::Impl::on_set_up(TimePoint now, const wire::WorkerSetup& body) {
       pipeline.set_up(cluster, {body.lane_endpoints().begin(), body.lane_endpoints().end()});
   if (!connected.ok()) return finish(connected);
   send_heartbeat(now);
+}
+
+void Worker::Impl::on_lane_endpoints(TimePoint now, const wire::LaneEndpoints& body) {
+  if (body.setup() != setup || body.version() <= lanes_version) return;
+  lanes_version = body.version();
+  const Status found = pipeline.relocate(now, {body.endpoints().begin(), body.endpoints().end()});
+  if (!found.ok()) return finish(found);
+  next_heartbeat = {};  // the scheduler repeats it until it sees the version
 }
 
 void Worker::Impl::on_lease(const wire::Lease& lease) {
@@ -147,6 +159,7 @@ void Worker::Impl::send_heartbeat(TimePoint now) {
   body.set_number(number);
   body.set_setup(setup);
   body.set_paused(paused ? cut : 0);
+  body.set_lanes_version(lanes_version);
   for (wire::StreamProgress& stream : pipeline.progress()) *body.add_streams() = std::move(stream);
   send(std::move(header), metrics_frames);
   if (!pipeline.status().ok()) {
