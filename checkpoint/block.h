@@ -52,12 +52,14 @@ struct FileEnd {
 };
 static_assert(sizeof(FileEnd) == 24);
 
-// A block is closed when its raw payload has reached this.
+// A block has as many records as fill this when all are admitted; fewer at the end of a file.
 constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
 // A record's columns: key u64, step u64, count u32, admitted u8; and its values.
 constexpr std::size_t kRecordBytes = 8 + 8 + 4 + 1;
 // Floats of a record: with it, no block is larger than 4 MiB.
 constexpr std::uint32_t kValuesMax = 3u << 18;
+// A file is read in pieces of so many bytes.
+constexpr std::size_t kPieceBytes = std::size_t{8} << 20;
 
 std::uint64_t raw_size(std::uint64_t records, std::uint64_t admitted, std::uint64_t values);
 
@@ -67,11 +69,13 @@ struct RowsFile {
   std::uint32_t values = 0;
   std::uint64_t rows = 0;
   std::uint64_t blocks = 0;
+  std::uint32_t crc = 0;  // of the file; meaningless when blocks were skipped
 };
-// Reads a whole file in memory: calls `visit` for every record of the blocks that touch partitions
-// first ... last (other blocks' payloads are not looked at). kCorrupt: names file and block.
-Result<RowsFile> scan_rows(const std::string& path, std::span<const std::byte> bytes,
+// Reads a file of `bytes` bytes: calls `visit` for the records of partitions first ... last of the
+// blocks that touch them (other blocks' payloads are not looked at). kCorrupt: names file and
+// block.
+Result<RowsFile> scan_rows(Storage& storage, const std::string& path, std::uint64_t bytes,
                            std::uint32_t first_partition, std::uint32_t last_partition,
-                           const std::function<Status(const Record&)>& visit);
+                           const RecordsVisitor& visit);
 
 }  // namespace meander::checkpoint

@@ -32,6 +32,21 @@ std::uint64_t record_digest(std::uint32_t table, const Record& record) {
   return mix64(h);
 }
 
+std::uint64_t records_digest(std::uint32_t table, const Records& records) {
+  std::uint64_t sum = 0;
+  std::size_t used = 0;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    Record record{
+        records.keys[i], records.steps[i], records.counts[i], records.admitted[i] == 1, {}};
+    if (record.admitted) {
+      record.values = records.values.subspan(used, records.width);
+      used += records.width;
+    }
+    sum += record_digest(table, record);
+  }
+  return sum;
+}
+
 std::string final_digest(std::uint64_t record_sum, const manifest::Manifest& manifest) {
   std::uint64_t h = absorb(mix64(manifest.tables_size()), record_sum);
   for (const auto& table : manifest.tables()) {

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <cstdio>
 #include <optional>
+#include <set>
 
 #include "common/crc32c.h"
 
@@ -14,7 +15,8 @@ namespace meander::checkpoint {
 namespace {
 
 constexpr char kManifestName[] = "MANIFEST";
-constexpr std::uint32_t kManifestFormat = 1;
+constexpr std::uint32_t kManifestFormat = 2;
+constexpr std::uint32_t kOldestManifestFormat = 1;  // knows of no deltas and no expiry
 constexpr std::string_view kPrefix = "gen-";
 
 // The last line: it must match to the byte, so no bit of the file can change unnoticed.
@@ -119,10 +121,13 @@ Result<manifest::Manifest> read_manifest(Storage& storage, const std::string& di
     return corrupt(path + ": damaged: its last line is not the checksum of the others");
   }
   manifest::Manifest manifest;
+  // Fields of a later format are passed over, so that it is the format that is complained of.
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = true;
   const auto parsed = google::protobuf::util::JsonStringToMessage(
-      google::protobuf::StringPiece(json.data(), json.size()), &manifest);
+      google::protobuf::StringPiece(json.data(), json.size()), &manifest, options);
   if (!parsed.ok()) return corrupt(path + ": " + parsed.ToString());
-  if (manifest.format() != kManifestFormat) {
+  if (manifest.format() < kOldestManifestFormat || manifest.format() > kManifestFormat) {
     return invalid(path + ": format " + std::to_string(manifest.format()) +
                    " is not known to this version");
   }
@@ -149,14 +154,44 @@ Result<std::string> resolve_generation(Storage& storage, const std::string& path
   return newest_generation(storage, path);
 }
 
-Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep) {
+Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir,
+                             std::uint32_t keep) {
   ASSIGN_OR_RETURN(const auto found, find_generations(storage, checkpoint_dir));
+  std::set<std::uint64_t> needed;  // what those that stay stand on
+  bool is_all_needed = false;      // by one whose manifest cannot tell
+  Retention retention;
   std::uint32_t newer = 0;  // complete ones after this one
   for (auto it = found.rbegin(); it != found.rend(); ++it) {
-    if (it->complete && newer++ < keep) continue;
+    const bool is_needed = is_all_needed || needed.contains(it->number);
+    const bool stays = is_needed || (it->complete ? newer < keep : newer == 0);
+    newer += it->complete ? 1 : 0;
+    if (!stays) {
+      // From the newest on, so a delta goes before what it stands on.
+      retention.removed.push_back(it->dir);
+      continue;
+    }
+    if (!it->complete) continue;
+    const auto manifest = read_manifest(storage, it->dir);
+    if (manifest.ok()) {
+      if (manifest->base() != 0) needed.insert(manifest->base());
+    } else if (manifest.status().code() == Code::kCorrupt ||
+               manifest.status().code() == Code::kInvalid) {
+      is_all_needed = true;
+    } else {
+      return manifest.status();
+    }
+    retention.kept.push_back(it->dir);
+  }
+  std::ranges::reverse(retention.kept);
+  return retention;
+}
+
+Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep) {
+  ASSIGN_OR_RETURN(const Retention retention, plan_prune(storage, checkpoint_dir, keep));
+  for (const std::string& dir : retention.removed) {
     // The manifest goes first, so that what is left of an interrupted removal is no generation.
-    RETURN_IF_ERROR(storage.remove(join_path(it->dir, kManifestName)));
-    RETURN_IF_ERROR(storage.remove(it->dir));
+    RETURN_IF_ERROR(storage.remove(join_path(dir, kManifestName)));
+    RETURN_IF_ERROR(storage.remove(dir));
   }
   return {};
 }

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "checkpoint/block.h"
+#include "checkpoint/pieces.h"
+#include "checkpoint/selection.h"
 #include "common/crc32c.h"
 #include "common/partition.h"
 
@@ -23,38 +26,64 @@ bool is_sealed(const T& structure) {
 // Walks the bytes of one file. Whatever they are, it stays inside of them.
 class Scanner {
  public:
-  Scanner(const std::string& path, std::span<const std::byte> bytes) : path_(path), bytes_(bytes) {}
+  Scanner(Storage& storage, const std::string& path, std::uint64_t bytes, std::uint32_t first,
+          std::uint32_t last, const RecordsVisitor& visit)
+      : path_(path), pieces_(storage, path, bytes), first_(first), last_(last), visit_(visit) {}
 
-  Result<RowsFile> scan(std::uint32_t first, std::uint32_t last,
-                        const std::function<Status(const Record&)>& visit) {
+  Result<RowsFile> scan() {
     RETURN_IF_ERROR(read_header());
-    while (!at_end()) {
+    while (true) {
+      std::uint32_t magic = 0;
+      if (pieces_.left() < sizeof(magic)) return torn_in_block();
+      RETURN_IF_ERROR(take(magic));
+      if (magic == FileEnd::kMagic) break;
       BlockHeader header;
-      RETURN_IF_ERROR(read_block_header(header));
-      const std::span<const std::byte> stored = bytes_.subspan(offset_, header.stored_bytes);
-      offset_ += header.stored_bytes;
+      RETURN_IF_ERROR(read_block_header(magic, header));
+      const bool is_wanted = header.last_partition >= first_ && header.first_partition <= last_;
+      if (is_wanted) {
+        RETURN_IF_ERROR(read_block(header));
+      } else {
+        pieces_.skip(header.stored_bytes);
+      }
       ++file_.blocks;
       file_.rows += header.records;
-      if (header.last_partition < first || header.first_partition > last) continue;
-      RETURN_IF_ERROR(read_block(header, stored, first, last, visit));
     }
     RETURN_IF_ERROR(read_end());
     return file_;
   }
 
  private:
+  // The next bytes as they lie in the file, which are there.
   template <class T>
-  bool take(T& out) {
-    if (bytes_.size() - offset_ < sizeof(T)) return false;
-    std::memcpy(&out, bytes_.data() + offset_, sizeof(T));
-    offset_ += sizeof(T);
-    return true;
+  Status take(T& out) {
+    RETURN_IF_ERROR(pieces_.read(&out, sizeof(T)));
+    file_.crc = crc32c(&out, sizeof(T), file_.crc);
+    return {};
+  }
+  // A structure whose first field, the magic, has been taken.
+  template <class T>
+  Status take_rest(std::uint32_t magic, T& out) {
+    constexpr std::size_t kMagicBytes = sizeof(magic);
+    static_assert(std::is_same_v<decltype(T::magic), std::uint32_t>);
+    auto* bytes = reinterpret_cast<std::byte*>(&out);
+    std::memcpy(bytes, &magic, kMagicBytes);
+    RETURN_IF_ERROR(pieces_.read(bytes + kMagicBytes, sizeof(T) - kMagicBytes));
+    file_.crc = crc32c(bytes + kMagicBytes, sizeof(T) - kMagicBytes, file_.crc);
+    return {};
+  }
+  template <class T>
+  bool has_rest_of() const {
+    return pieces_.left() >= sizeof(T) - sizeof(T::magic);
   }
   std::string block() const { return path_ + ": block " + std::to_string(file_.blocks) + ": "; }
+  Status torn_in_block() const {
+    return corrupt(block() + "torn: the file ends here without an end mark");
+  }
 
   Status read_header() {
     FileHeader header;
-    if (!take(header)) return corrupt(path_ + ": torn: shorter than its header");
+    if (pieces_.left() < sizeof(header)) return corrupt(path_ + ": torn: shorter than its header");
+    RETURN_IF_ERROR(take(header));
     if (!is_sealed(header)) return corrupt(path_ + ": not a rows file, or its header is damaged");
     if (header.format < FileHeader::kOldestFormat || header.format > FileHeader::kFormat) {
       return invalid(path_ + ": format " + std::to_string(header.format) +
@@ -66,35 +95,31 @@ class Scanner {
     return {};
   }
 
-  bool at_end() const {
-    std::uint32_t magic = 0;
-    if (bytes_.size() - offset_ < sizeof(magic)) return false;
-    std::memcpy(&magic, bytes_.data() + offset_, sizeof(magic));
-    return magic == FileEnd::kMagic;
-  }
-
   Status read_end() {
     FileEnd end;
-    if (!take(end)) return corrupt(path_ + ": torn: the end mark is cut off");
+    if (!has_rest_of<FileEnd>()) return corrupt(path_ + ": torn: the end mark is cut off");
+    RETURN_IF_ERROR(take_rest(FileEnd::kMagic, end));
     if (!is_sealed(end)) return corrupt(path_ + ": the end mark is damaged");
     if (end.rows != file_.rows || end.blocks != file_.blocks) {
       return corrupt(path_ + ": the end mark counts other blocks or rows");
     }
-    if (offset_ != bytes_.size()) return corrupt(path_ + ": bytes follow the end mark");
-    return {};
+    if (pieces_.left() != 0) return corrupt(path_ + ": bytes follow the end mark");
+    return pieces_.check_end();
   }
 
-  Status read_block_header(BlockHeader& header) {
-    if (!take(header)) return corrupt(block() + "torn: the file ends here without an end mark");
+  Status read_block_header(std::uint32_t magic, BlockHeader& header) {
+    if (!has_rest_of<BlockHeader>()) return torn_in_block();
+    RETURN_IF_ERROR(take_rest(magic, header));
     if (!is_sealed(header)) return corrupt(block() + "header is damaged");
-    if (header.stored_bytes > bytes_.size() - offset_) {
-      return corrupt(block() + "torn: " + std::to_string(bytes_.size() - offset_) + " of " +
+    if (header.stored_bytes > pieces_.left()) {
+      return corrupt(block() + "torn: " + std::to_string(pieces_.left()) + " of " +
                      std::to_string(header.stored_bytes) + " bytes");
     }
     const bool sizes_ok =
         header.records != 0 && header.admitted <= header.records &&
         header.raw_bytes == raw_size(header.records, header.admitted, file_.values) &&
         header.raw_bytes <= kStoredMax && header.codec <= kZstd &&
+        header.stored_bytes <= header.raw_bytes &&
         (header.codec != kNone || header.stored_bytes == header.raw_bytes);
     const bool partitions_ok =
         header.first_partition <= header.last_partition && header.last_partition < kPartitions;
@@ -103,65 +128,64 @@ class Scanner {
   }
 
   // The payload as it was before compression, aligned.
-  Status unpack(const BlockHeader& header, std::span<const std::byte> stored) {
-    if (crc32c(stored.data(), stored.size()) != header.payload_crc) {
-      return corrupt(block_before() + "payload is damaged");
-    }
+  Status unpack(const BlockHeader& header) {
     raw_.resize((header.raw_bytes + 7) / 8);
-    if (header.codec == kNone) {
-      std::memcpy(raw_.data(), stored.data(), stored.size());
-      return {};
+    std::byte* stored = reinterpret_cast<std::byte*>(raw_.data());
+    if (header.codec != kNone) {
+      packed_.resize(header.stored_bytes);
+      stored = packed_.data();
     }
+    RETURN_IF_ERROR(pieces_.read(stored, header.stored_bytes));
+    if (crc32c(stored, header.stored_bytes) != header.payload_crc) {
+      return corrupt(block() + "payload is damaged");
+    }
+    file_.crc = crc32c_joined(file_.crc, header.payload_crc, header.stored_bytes);
+    if (header.codec == kNone) return {};
     const std::size_t size =
-        ZSTD_decompress(raw_.data(), header.raw_bytes, stored.data(), stored.size());
+        ZSTD_decompress(raw_.data(), header.raw_bytes, stored, header.stored_bytes);
     if (ZSTD_isError(size) || size != header.raw_bytes) {
-      return corrupt(block_before() + "payload does not unpack");
+      return corrupt(block() + "payload does not unpack");
     }
     return {};
-  }
-  std::string block_before() const {
-    return path_ + ": block " + std::to_string(file_.blocks - 1) + ": ";
   }
 
-  Status read_block(const BlockHeader& header, std::span<const std::byte> stored,
-                    std::uint32_t first, std::uint32_t last,
-                    const std::function<Status(const Record&)>& visit) {
-    RETURN_IF_ERROR(unpack(header, stored));
+  Status read_block(const BlockHeader& header) {
+    RETURN_IF_ERROR(unpack(header));
     const std::size_t n = header.records;
-    const std::uint64_t* keys = raw_.data();
-    const std::uint64_t* steps = keys + n;
-    const auto* counts = reinterpret_cast<const std::uint32_t*>(steps + n);
-    const auto* values = reinterpret_cast<const float*>(counts + n);
-    const auto* admitted =
-        reinterpret_cast<const std::uint8_t*>(values + std::size_t{header.admitted} * file_.values);
-    if (std::count(admitted, admitted + n, 1) != header.admitted) {
-      return corrupt(block_before() + "marks other records as admitted than it counts");
+    Records records;
+    records.width = file_.values;
+    records.keys = {raw_.data(), n};
+    records.steps = {raw_.data() + n, n};
+    records.counts = {reinterpret_cast<const std::uint32_t*>(raw_.data() + 2 * n), n};
+    records.values = {reinterpret_cast<const float*>(records.counts.data() + n),
+                      std::size_t{header.admitted} * file_.values};
+    records.admitted = {
+        reinterpret_cast<const std::uint8_t*>(records.values.data() + records.values.size()), n};
+    if (std::ranges::count(records.admitted, 1) != header.admitted) {
+      return corrupt(block() + "marks other records as admitted than it counts");
     }
-    for (std::size_t i = 0; i < n; ++i) {
-      Record record;
-      record.key = keys[i];
-      record.step = steps[i];
-      record.count = counts[i];
-      record.admitted = admitted[i] == 1;
-      if (record.admitted) {
-        record.values = {values, file_.values};
-        values += file_.values;
-      }
-      const std::uint32_t partition = partition_of(record.key);
-      if (partition < header.first_partition || partition > header.last_partition) {
-        return corrupt(block_before() + "a key lies outside of its partitions");
-      }
-      if (partition < first || partition > last) continue;
-      RETURN_IF_ERROR(visit(record));
+    bool are_inside = true;
+    for (const std::uint64_t key : records.keys) {
+      const std::uint32_t partition = partition_of(key);
+      are_inside &= partition >= header.first_partition && partition <= header.last_partition;
     }
-    return {};
+    if (!are_inside) return corrupt(block() + "a key lies outside of its partitions");
+    if (first_ <= header.first_partition && header.last_partition <= last_) return visit_(records);
+    const Records wanted = selection_.select(records, [&](std::size_t i) {
+      const std::uint32_t partition = partition_of(records.keys[i]);
+      return partition >= first_ && partition <= last_;
+    });
+    return wanted.size() == 0 ? Status() : visit_(wanted);
   }
 
   const std::string& path_;
-  std::span<const std::byte> bytes_;
-  std::size_t offset_ = 0;
+  Pieces pieces_;
+  const std::uint32_t first_, last_;
+  const RecordsVisitor& visit_;
   RowsFile file_;
   std::vector<std::uint64_t> raw_;
+  std::vector<std::byte> packed_;
+  Selection selection_;
 };
 
 }  // namespace
@@ -170,26 +194,28 @@ std::uint64_t raw_size(std::uint64_t records, std::uint64_t admitted, std::uint6
   return records * kRecordBytes + admitted * values * sizeof(float);
 }
 
-Result<RowsFile> scan_rows(const std::string& path, std::span<const std::byte> bytes,
+Result<RowsFile> scan_rows(Storage& storage, const std::string& path, std::uint64_t bytes,
                            std::uint32_t first_partition, std::uint32_t last_partition,
-                           const std::function<Status(const Record&)>& visit) {
-  return Scanner(path, bytes).scan(first_partition, last_partition, visit);
+                           const RecordsVisitor& visit) {
+  return Scanner(storage, path, bytes, first_partition, last_partition, visit).scan();
 }
 
 Status read_rows(Storage& storage, const std::string& path, const manifest::File& file,
                  std::uint32_t first_partition, std::uint32_t last_partition,
-                 const std::function<Status(const Record&)>& visit) {
-  ASSIGN_OR_RETURN(const Buffer bytes, storage.read(path));
-  if (bytes.size() != file.bytes()) {
-    return corrupt(path + ": torn: " + std::to_string(bytes.size()) + " of " +
-                   std::to_string(file.bytes()) + " bytes");
-  }
-  ASSIGN_OR_RETURN(const RowsFile rows, scan_rows(path, {bytes.data(), bytes.size()},
-                                                  first_partition, last_partition, visit));
+                 const RecordsVisitor& visit) {
+  ASSIGN_OR_RETURN(const RowsFile rows,
+                   scan_rows(storage, path, file.bytes(), first_partition, last_partition, visit));
   if (rows.rows != file.rows() || rows.table != file.table()) {
     return corrupt(path + ": holds other rows than the manifest says");
   }
   return {};
+}
+
+Status read_rows(Storage& storage, const std::string& path, const manifest::File& file,
+                 std::uint32_t first_partition, std::uint32_t last_partition,
+                 const RecordVisitor& visit) {
+  return read_rows(storage, path, file, first_partition, last_partition,
+                   [&](const Records& records) { return visit_each(records, visit); });
 }
 
 }  // namespace meander::checkpoint

@@ -2,9 +2,11 @@
 #include <zstd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "checkpoint/block.h"
+#include "common/buffer.h"
 #include "common/crc32c.h"
 #include "common/partition.h"
 
@@ -12,12 +14,8 @@ namespace meander::checkpoint {
 namespace {
 
 constexpr int kZstdLevel = 1;
-
-template <class T>
-void append(std::vector<std::byte>& out, const std::vector<T>& column) {
-  const auto* bytes = reinterpret_cast<const std::byte*>(column.data());
-  out.insert(out.end(), bytes, bytes + column.size() * sizeof(T));
-}
+// What a block's compression is judged by: so many slices of so many bytes, evenly spread.
+constexpr std::size_t kSlices = 8, kSliceBytes = 4096;
 
 // Fills in the last field.
 template <class T>
@@ -25,34 +23,86 @@ void seal(T& structure) {
   structure.crc = crc32c(&structure, sizeof(T) - sizeof(structure.crc));
 }
 
-// Records of one group of partitions, by column, until they are a block.
-struct Open {
-  std::uint32_t first_partition = kPartitions, last_partition = 0;
-  std::uint32_t admitted_count = 0;
-  std::vector<std::uint64_t> keys, steps;
-  std::vector<std::uint32_t> counts;
-  std::vector<std::uint8_t> admitted;
-  std::vector<float> floats;
+// Trained floats hardly shrink: below a tenth saved, reading fast is worth more.
+bool is_worth_it(std::size_t packed, std::size_t raw) {
+  return !ZSTD_isError(packed) && packed <= raw - raw / 10;
+}
+
+// Records of one group of partitions until they are a block: a header, then columns with room for
+// `capacity` records. All but the last column lie as they do in the file once it is full.
+class Open {
+ public:
+  Open(std::size_t capacity, std::uint32_t values)
+      : capacity_(capacity),
+        values_(values),
+        bytes_(Buffer::allocate(sizeof(BlockHeader) + raw_size(capacity, capacity, values))) {}
+
+  std::uint32_t records() const { return records_; }
+  bool is_full() const { return records_ == capacity_; }
 
   void add(const Record& record, std::uint32_t partition) {
-    first_partition = std::min(first_partition, partition);
-    last_partition = std::max(last_partition, partition);
-    keys.push_back(record.key);
-    steps.push_back(record.step);
-    counts.push_back(record.count);
-    admitted.push_back(record.admitted ? 1 : 0);
-    admitted_count += record.admitted ? 1 : 0;
-    floats.insert(floats.end(), record.values.begin(), record.values.end());
+    first_partition_ = std::min(first_partition_, partition);
+    last_partition_ = std::max(last_partition_, partition);
+    keys()[records_] = record.key;
+    steps()[records_] = record.step;
+    counts()[records_] = record.count;
+    admitted()[records_] = record.admitted ? 1 : 0;
+    if (record.admitted) {
+      std::memcpy(floats() + std::size_t{admitted_} * values_, record.values.data(),
+                  values_ * sizeof(float));
+      ++admitted_;
+    }
+    ++records_;
+  }
+
+  // Closes the gaps between the columns; all but codec, stored_bytes and crcs of the header.
+  BlockHeader join() {
+    const std::byte* const columns[] = {
+        reinterpret_cast<std::byte*>(keys()), reinterpret_cast<std::byte*>(steps()),
+        reinterpret_cast<std::byte*>(counts()), reinterpret_cast<std::byte*>(floats()),
+        reinterpret_cast<std::byte*>(admitted())};
+    const std::size_t sizes[] = {records_ * sizeof(std::uint64_t), records_ * sizeof(std::uint64_t),
+                                 records_ * sizeof(std::uint32_t),
+                                 std::size_t{admitted_} * values_ * sizeof(float), records_};
+    std::byte* to = payload();
+    for (std::size_t i = 0; i < std::size(columns); to += sizes[i++]) {
+      if (to != columns[i]) std::memmove(to, columns[i], sizes[i]);
+    }
+    BlockHeader header;
+    header.records = records_;
+    header.admitted = admitted_;
+    header.first_partition = first_partition_;
+    header.last_partition = last_partition_;
+    header.raw_bytes = static_cast<std::uint32_t>(to - payload());
+    return header;
   }
   void clear() {
-    first_partition = kPartitions;
-    last_partition = admitted_count = 0;
-    keys.clear();
-    steps.clear();
-    counts.clear();
-    admitted.clear();
-    floats.clear();
+    first_partition_ = kPartitions;
+    last_partition_ = records_ = admitted_ = 0;
   }
+
+  std::byte* header() { return bytes_.data(); }  // room for one, with the payload behind it
+  std::byte* payload() { return bytes_.data() + sizeof(BlockHeader); }
+
+ private:
+  std::uint64_t* keys() { return reinterpret_cast<std::uint64_t*>(payload()); }
+  std::uint64_t* steps() { return keys() + capacity_; }
+  std::uint32_t* counts() { return reinterpret_cast<std::uint32_t*>(steps() + capacity_); }
+  float* floats() { return reinterpret_cast<float*>(counts() + capacity_); }
+  std::uint8_t* admitted() {
+    return reinterpret_cast<std::uint8_t*>(floats() + capacity_ * values_);
+  }
+
+  std::size_t capacity_;
+  std::uint32_t values_;
+  std::uint32_t first_partition_ = kPartitions, last_partition_ = 0;
+  std::uint32_t records_ = 0, admitted_ = 0;
+  Buffer bytes_;
+};
+static_assert(sizeof(BlockHeader) % alignof(std::uint64_t) == 0);
+
+struct FreeContext {
+  void operator()(ZSTD_CCtx* context) const { ZSTD_freeCCtx(context); }
 };
 
 }  // namespace
@@ -62,52 +112,75 @@ struct RowsWriter::Impl {
   manifest::File description;
   Cutting cutting;
   std::uint32_t values = 0;
+  std::size_t capacity = 0;  // records of a block
   std::uint32_t blocks = 0;
   std::uint32_t crc = 0;
-  std::vector<Open> open;  // by group
-  std::vector<std::byte> raw, packed;
+  std::uint64_t rows = 0;  // of the blocks written
+  std::uint32_t first_partition = kPartitions, last_partition = 0;
+  std::vector<std::uint16_t> group_of;      // by partition, from the first on
+  std::vector<std::unique_ptr<Open>> open;  // by group, once it has a record
+  std::vector<std::byte> packed, sample;
+  std::unique_ptr<ZSTD_CCtx, FreeContext> zstd{ZSTD_createCCtx()};
 
-  Open& group_of(std::uint32_t partition) {
-    const std::uint64_t span = cutting.last_partition - cutting.first_partition + 1;
-    return open[std::uint64_t{partition - cutting.first_partition} * cutting.groups / span];
+  Open& group(std::uint32_t partition) {
+    std::unique_ptr<Open>& found = open[group_of[partition - cutting.first_partition]];
+    if (found == nullptr) found = std::make_unique<Open>(capacity, values);
+    return *found;
   }
 
-  Status write(const void* bytes, std::size_t size) {
-    crc = crc32c(bytes, size, crc);
-    description.set_bytes(description.bytes() + size);
-    return file->append(bytes, size);
+  // Small structures; a block brings its crc with it.
+  template <class T>
+  Status write(const T& structure) {
+    crc = crc32c(&structure, sizeof(T), crc);
+    description.set_bytes(description.bytes() + sizeof(T));
+    return file->append(&structure, sizeof(T));
   }
 
-  Status write_block(Open& group) {
-    if (group.keys.empty()) return {};
-    raw.clear();
-    append(raw, group.keys);
-    append(raw, group.steps);
-    append(raw, group.counts);
-    append(raw, group.floats);
-    append(raw, group.admitted);
-    packed.resize(ZSTD_compressBound(raw.size()));
-    const std::size_t size =
-        ZSTD_compress(packed.data(), packed.size(), raw.data(), raw.size(), kZstdLevel);
-    // Trained floats hardly shrink: below a tenth saved, reading fast is worth more.
-    const bool compressed = !ZSTD_isError(size) && size <= raw.size() - raw.size() / 10;
-    const std::vector<std::byte>& stored = compressed ? packed : raw;
+  std::size_t compress(std::byte* out, std::size_t room, const std::byte* bytes, std::size_t size) {
+    return ZSTD_compressCCtx(zstd.get(), out, room, bytes, size, kZstdLevel);
+  }
 
-    BlockHeader header;
-    header.codec = compressed ? kZstd : kNone;
-    header.records = static_cast<std::uint32_t>(group.keys.size());
-    header.admitted = group.admitted_count;
-    header.first_partition = group.first_partition;
-    header.last_partition = group.last_partition;
-    header.raw_bytes = static_cast<std::uint32_t>(raw.size());
-    header.stored_bytes = static_cast<std::uint32_t>(compressed ? size : raw.size());
-    header.payload_crc = crc32c(stored.data(), header.stored_bytes);
+  // Whether slices of the payload shrink nearly as they should: most blocks are not worth a try.
+  bool may_shrink(const std::byte* payload, std::size_t size) {
+    if (size <= 2 * kSlices * kSliceBytes) return true;
+    sample.resize(kSlices * kSliceBytes);
+    for (std::size_t i = 0; i < kSlices; ++i) {
+      const std::size_t at = (size - kSliceBytes) * i / (kSlices - 1);
+      std::memcpy(sample.data() + i * kSliceBytes, payload + at, kSliceBytes);
+    }
+    packed.resize(std::max(packed.size(), ZSTD_compressBound(sample.size())));
+    const std::size_t shrunk = compress(packed.data(), packed.size(), sample.data(), sample.size());
+    return !ZSTD_isError(shrunk) && shrunk <= sample.size() - sample.size() / 20;
+  }
+
+  Status write_block(Open& block) {
+    BlockHeader header = block.join();
+    std::byte* out = block.header();
+    header.stored_bytes = header.raw_bytes;
+    if (may_shrink(block.payload(), header.raw_bytes)) {
+      packed.resize(sizeof(header) + ZSTD_compressBound(header.raw_bytes));
+      const std::size_t size =
+          compress(packed.data() + sizeof(header), packed.size() - sizeof(header), block.payload(),
+                   header.raw_bytes);
+      if (is_worth_it(size, header.raw_bytes)) {
+        header.codec = kZstd;
+        header.stored_bytes = static_cast<std::uint32_t>(size);
+        out = packed.data();
+      }
+    }
+    header.payload_crc = crc32c(out + sizeof(header), header.stored_bytes);
     seal(header);
-    RETURN_IF_ERROR(write(&header, sizeof(header)));
-    RETURN_IF_ERROR(write(stored.data(), header.stored_bytes));
+    std::memcpy(out, &header, sizeof(header));
+    crc = crc32c_joined(crc32c(&header, sizeof(header), crc), header.payload_crc,
+                        header.stored_bytes);
+    const std::size_t size = sizeof(header) + header.stored_bytes;
+    description.set_bytes(description.bytes() + size);
     ++blocks;
-    group.clear();
-    return {};
+    rows += header.records;
+    first_partition = std::min(first_partition, header.first_partition);
+    last_partition = std::max(last_partition, header.last_partition);
+    block.clear();
+    return file->append(out, size);
   }
 };
 
@@ -119,18 +192,26 @@ Result<std::unique_ptr<RowsWriter>> RowsWriter::create(Storage& storage, const s
                                                        const Cutting& cutting) {
   CHECK_LE(values, kValuesMax);
   CHECK_GT(cutting.groups, 0u);
+  CHECK_LE(cutting.first_partition, cutting.last_partition);
+  CHECK_LT(cutting.last_partition, kPartitions);
   auto impl = std::make_unique<Impl>();
   ASSIGN_OR_RETURN(impl->file, storage.create(path));
   impl->cutting = cutting;
   impl->values = values;
+  const std::size_t record = raw_size(1, 1, values);
+  impl->capacity = (kBlockBytes + record - 1) / record;
   impl->open.resize(cutting.groups);
+  const std::uint32_t span = cutting.last_partition - cutting.first_partition + 1;
+  for (std::uint32_t p = 0; p < span; ++p) {
+    impl->group_of.push_back(static_cast<std::uint16_t>(std::uint64_t{p} * cutting.groups / span));
+  }
   impl->description.set_name(path.substr(path.rfind('/') + 1));
   impl->description.set_table(table);
   FileHeader header;
   header.table = table;
   header.values = values;
   seal(header);
-  RETURN_IF_ERROR(impl->write(&header, sizeof(header)));
+  RETURN_IF_ERROR(impl->write(header));
   return std::unique_ptr<RowsWriter>(new RowsWriter(std::move(impl)));
 }
 
@@ -139,26 +220,25 @@ Status RowsWriter::add(const Record& record) {
   CHECK_EQ(record.values.size(), record.admitted ? w.values : 0u);
   const std::uint32_t partition = partition_of(record.key);
   CHECK(partition >= w.cutting.first_partition && partition <= w.cutting.last_partition);
-  const bool is_first = w.description.rows() == 0;
-  w.description.set_first_partition(
-      is_first ? partition : std::min(w.description.first_partition(), partition));
-  w.description.set_last_partition(std::max(w.description.last_partition(), partition));
-  w.description.set_rows(w.description.rows() + 1);
-  Open& group = w.group_of(partition);
-  group.add(record, partition);
-  const std::uint64_t size = raw_size(group.keys.size(), group.admitted_count, w.values);
-  return size >= kBlockBytes ? w.write_block(group) : Status();
+  Open& block = w.group(partition);
+  block.add(record, partition);
+  return block.is_full() ? w.write_block(block) : Status();
 }
 
 Result<manifest::File> RowsWriter::finish() {
   Impl& w = *impl_;
-  for (Open& group : w.open) RETURN_IF_ERROR(w.write_block(group));
+  for (const auto& block : w.open) {
+    if (block != nullptr && block->records() > 0) RETURN_IF_ERROR(w.write_block(*block));
+  }
   FileEnd end;
   end.blocks = w.blocks;
-  end.rows = w.description.rows();
+  end.rows = w.rows;
   seal(end);
-  RETURN_IF_ERROR(w.write(&end, sizeof(end)));
+  RETURN_IF_ERROR(w.write(end));
   RETURN_IF_ERROR(w.file->close());
+  w.description.set_rows(w.rows);
+  if (w.rows > 0) w.description.set_first_partition(w.first_partition);
+  w.description.set_last_partition(w.last_partition);
   w.description.set_crc32c(w.crc);
   return w.description;
 }

@@ -44,6 +44,16 @@ class Shift {
   std::array<std::array<std::uint32_t, 256>, 4> table_{};
 };
 
+// a * b modulo the polynomial; bit 31 is x^0.
+std::uint32_t product(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t sum = 0;
+  for (; a != 0; a <<= 1) {
+    if (a >> 31) sum ^= b;
+    b = b & 1 ? b >> 1 ^ kPolynomial : b >> 1;
+  }
+  return sum;
+}
+
 std::uint64_t word_at(const unsigned char* p) {
   std::uint64_t word;
   std::memcpy(&word, p, sizeof word);
@@ -78,6 +88,15 @@ std::uint32_t crc32c(const void* bytes, std::size_t size, std::uint32_t crc) {
   auto tail = static_cast<std::uint32_t>(state);
   for (; size > 0; ++p, --size) tail = _mm_crc32_u8(tail, *p);
   return ~tail;
+}
+
+std::uint32_t crc32c_joined(std::uint32_t a, std::uint32_t b, std::uint64_t b_size) {
+  // a moved on by b_size zero bytes, each of which multiplies by x^8: by squares of that.
+  for (std::uint32_t square = 1u << 23; b_size != 0; b_size >>= 1) {
+    if (b_size & 1) a = product(a, square);
+    square = product(square, square);
+  }
+  return a ^ b;
 }
 
 }  // namespace meander

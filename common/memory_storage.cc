@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <string_view>
 
 #include "common/storage.h"
 
@@ -56,6 +57,18 @@ class MemoryStorage final : public Storage {
     if (it == entries_.end()) return not_found("cannot read " + path + ": no such file");
     if (!it->second) return invalid("cannot read " + path + ": it is a directory");
     return Buffer::copy_of(it->second->data(), it->second->size());
+  }
+
+  Result<Buffer> read_range(const std::string& path, std::uint64_t offset,
+                            std::size_t size) override {
+    const std::lock_guard lock(mutex_);
+    const auto it = entries_.find(normal(path));
+    if (it == entries_.end()) return not_found("cannot read " + path + ": no such file");
+    if (!it->second) return invalid("cannot read " + path + ": it is a directory");
+    const std::string_view all = *it->second;
+    if (offset >= all.size()) return Buffer();
+    const std::string_view part = all.substr(offset, size);
+    return Buffer::copy_of(part.data(), part.size());
   }
 
   Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {

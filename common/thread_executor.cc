@@ -2,6 +2,7 @@
 #include "common/thread_executor.h"
 
 #include <immintrin.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -46,9 +47,11 @@ struct ThreadPool::Loop {
   }
 };
 
-ThreadPool::ThreadPool(std::size_t threads) {
+ThreadPool::ThreadPool(std::size_t threads, int niceness) {
   CHECK_GT(threads, 0u);
-  for (std::size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { serve(); });
+  for (std::size_t i = 0; i < threads; ++i) {
+    threads_.emplace_back([this, niceness] { serve(niceness); });
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -121,7 +124,9 @@ void ThreadPool::help(Loop& loop, std::unique_lock<std::mutex>& lock) {
   }
 }
 
-void ThreadPool::serve() {
+void ThreadPool::serve(int niceness) {
+  // On Linux a thread has a priority of its own; elsewhere this may be refused, and is only slower.
+  if (niceness != 0) setpriority(PRIO_PROCESS, 0, niceness);
   std::unique_lock lock(mutex_);
   while (!is_ending_) {
     if (Loop* loop = find_loop()) {

@@ -22,7 +22,9 @@ class ThreadPool {
   // closer.
   static constexpr std::chrono::microseconds kSpin{20};
 
-  explicit ThreadPool(std::size_t threads);  // at least 1
+  // At least 1 thread. `niceness`: they give way to others by so much (nice(1)), where the system
+  // can do that for a thread.
+  explicit ThreadPool(std::size_t threads, int niceness = 0);
   // Ends the threads; tasks that have not begun are dropped.
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -37,7 +39,7 @@ class ThreadPool {
  private:
   struct Loop;
 
-  void serve();
+  void serve(int niceness);
   void notify(std::size_t threads);
   Loop* find_loop() const;
   void help(Loop& loop, std::unique_lock<std::mutex>& lock);

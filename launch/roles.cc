@@ -30,6 +30,12 @@ wire::Precision wire_precision(job::Wire::Precision precision) {
   return wire::F32;
 }
 
+constexpr int kStorageNiceness = 10;  // a tenth of a core when all cores compute
+
+std::size_t threads_or_all(std::uint32_t threads) {
+  return threads != 0 ? threads : std::max(1u, std::thread::hardware_concurrency());
+}
+
 std::uint32_t own_pid() { return static_cast<std::uint32_t>(getpid()); }
 
 }  // namespace
@@ -37,7 +43,8 @@ std::uint32_t own_pid() { return static_cast<std::uint32_t>(getpid()); }
 Process::Process(const Clock& the_clock, Storage& the_storage, std::uint32_t threads, bool use_shm)
     : clock(the_clock),
       storage(the_storage),
-      pool(threads != 0 ? threads : std::max(1u, std::thread::hardware_concurrency())),
+      pool(threads_or_all(threads)),
+      storage_pool(threads_or_all(0), kStorageNiceness),
       shm(use_shm),
       host(host_name()) {}
 
@@ -60,10 +67,10 @@ std::uint64_t draw_id() {
 }
 
 Result<std::unique_ptr<RoleThread>> RoleThread::start(
-    Process& process, std::unique_ptr<net::PolledTransport> transport, const std::string& scheduler,
-    const Make& make) {
+    Process& process, ThreadPool& pool, std::unique_ptr<net::PolledTransport> transport,
+    const std::string& scheduler, const Make& make) {
   RETURN_IF_ERROR(transport->connect(net::kSchedulerName, scheduler));
-  std::unique_ptr<RoleThread> role(new RoleThread(process, std::move(transport)));
+  std::unique_ptr<RoleThread> role(new RoleThread(process, pool, std::move(transport)));
   role->node_ = make(*role->transport_, role->runner_.executor());
   role->thread_ = std::thread([self = role.get()] {
     self->runner_.run(*self->node_);
@@ -96,10 +103,11 @@ Result<std::unique_ptr<RoleThread>> start_lane(Process& process, std::uint32_t i
   }
   options.host = process.host;
   options.pid = own_pid();
-  return RoleThread::start(
-      process, std::move(transport), scheduler, [&](net::Transport& net, Executor& executor) {
-        return std::make_unique<ps::Lane>(options, net, process.storage, executor);
-      });
+  return RoleThread::start(process, process.storage_pool, std::move(transport), scheduler,
+                           [&](net::Transport& net, Executor& executor) {
+                             return std::make_unique<ps::Lane>(options, net, process.storage,
+                                                               executor);
+                           });
 }
 
 Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& plan,
@@ -118,11 +126,12 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
   options.precision = precision_of(plan);
   options.clip_norm = train.clip_norm();
   options.wire_precision = wire_precision(train.wire());
-  return RoleThread::start(
-      process, std::move(transport), scheduler, [&](net::Transport& net, Executor& executor) {
-        return std::make_unique<worker::Worker>(options, *plan.graph, open_stream(plan),
-                                                open_slice(plan), net, executor, collective);
-      });
+  return RoleThread::start(process, process.pool, std::move(transport), scheduler,
+                           [&](net::Transport& net, Executor& executor) {
+                             return std::make_unique<worker::Worker>(
+                                 options, *plan.graph, open_stream(plan), open_slice(plan), net,
+                                 executor, collective);
+                           });
 }
 
 Result<std::string> replace_host(const std::string& endpoint, const std::string& host) {

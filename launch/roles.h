@@ -28,6 +28,7 @@ struct Process {
   Storage& storage;
   net::ZmqContext zmq;
   ThreadPool pool;
+  ThreadPool storage_pool;  // of lanes: files, beside training and behind it
   const bool shm;
   std::string host;  // this machine's name
 };
@@ -43,8 +44,8 @@ class RoleThread {
  public:
   using Make = std::function<std::unique_ptr<net::Node>(net::Transport&, Executor&)>;
 
-  // Makes the node and runs it. `scheduler`: endpoint to connect to.
-  static Result<std::unique_ptr<RoleThread>> start(Process& process,
+  // Makes the node and runs it, its heavy work on `pool`. `scheduler`: endpoint to connect to.
+  static Result<std::unique_ptr<RoleThread>> start(Process& process, ThreadPool& pool,
                                                    std::unique_ptr<net::PolledTransport> transport,
                                                    const std::string& scheduler, const Make& make);
   ~RoleThread();  // stop() and join()
@@ -56,8 +57,8 @@ class RoleThread {
   const net::Node& node() const { return *node_; }
 
  private:
-  RoleThread(Process& process, std::unique_ptr<net::PolledTransport> transport)
-      : transport_(std::move(transport)), runner_(*transport_, process.clock, process.pool) {}
+  RoleThread(Process& process, ThreadPool& pool, std::unique_ptr<net::PolledTransport> transport)
+      : transport_(std::move(transport)), runner_(*transport_, process.clock, pool) {}
 
   std::unique_ptr<net::PolledTransport> transport_;
   net::NodeRunner runner_;

@@ -61,11 +61,12 @@ class SchedulerThread {
   // Follows the run until it has ended: shows progress, passes an interrupt on, and calls `tick`
   // (may be empty) some times a second.
   Outcome follow(const Context& context, const std::function<void()>& tick);
+  // Of a moment ago; asks for the next.
+  Snapshot snapshot();
 
  private:
   SchedulerThread(Process& process, std::unique_ptr<net::ZmqTransport> transport,
                   scheduler::SchedulerOptions options);
-  Snapshot snapshot();
 
   const Clock& clock_;
   std::unique_ptr<net::ZmqTransport> transport_;

@@ -40,6 +40,9 @@ class Lane final : public net::Node {
   // For tests and metrics.
   std::uint64_t rows() const;
   std::uint64_t next_seq(std::uint32_t stream) const;
+  bool is_saving() const;            // a generation is on its way to storage
+  std::size_t copies_bytes() const;  // of records that changed before they were written
+  std::size_t table_bytes() const;
 
  private:
   struct Impl;

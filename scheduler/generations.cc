@@ -45,7 +45,7 @@ Status Generations::restore(const std::string& path, const std::string& model,
 }
 
 bool Generations::is_final() const {
-  return !dir_.empty() && has_positions_ &&
+  return !dir_.empty() && has_positions_ && manifest_.base() == 0 &&
          std::ranges::all_of(manifest_.streams(),
                              [](const manifest::Stream& stream) { return stream.ended(); });
 }

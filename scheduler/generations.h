@@ -33,7 +33,8 @@ class Generations {
   const std::string& dir() const { return dir_; }
   const manifest::Manifest& manifest() const { return manifest_; }
   bool has_positions() const { return has_positions_; }  // streams go on where it stands
-  bool is_final() const;  // the run goes on where it stands, and every stream has ended there
+  // The run goes on where it stands, every stream has ended there, and it is a full one.
+  bool is_final() const;
   const Accumulator& metrics() const { return metrics_; }  // up to it
 
   // Makes an empty directory for the next generation. Numbers are never used twice.

@@ -672,6 +672,7 @@ void Scheduler::Impl::begin_save() {
   saved_training = training;
   is_last_save = leases.all_ended() || stop_requested;
   const manifest::Manifest* base = is_last_save ? nullptr : generations.base(options.full_every);
+  if (base && !checkpoint::may_stand_on(describe_in_manifest(options), *base)) base = nullptr;
   base_generation = base == nullptr ? 0 : base->generation();
   wire::Save order;
   order.set_generation(generations.begun());

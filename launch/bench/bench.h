@@ -40,6 +40,7 @@ void add_table(CLI::App& family, Context& context);
 void add_ops(CLI::App& family, Context& context);
 void add_train(CLI::App& family, Context& context);
 void add_checkpoint(CLI::App& family, Context& context);
+void add_cut(CLI::App& family, Context& context);
 void add_serve(CLI::App& family, Context& context);
 void add_data(CLI::App& family, Context& context);
 void add_wire(CLI::App& family, Context& context);

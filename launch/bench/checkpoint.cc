@@ -16,6 +16,7 @@
 #include "launch/bench/bench.h"
 #include "launch/bench/measure.h"
 #include "launch/bench/table_spec.h"
+#include "launch/bench/temporary_folder.h"
 #include "ps/snapshot.h"
 
 namespace meander::launch::bench {
@@ -29,25 +30,6 @@ struct Options {
 
 constexpr std::size_t kBlock = 1 << 20;
 const ps::PartitionRange kAll = ps::lane_partitions(0, 1);
-
-// A folder that is removed at the end.
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(const std::string& in)
-      : path_(
-            (std::filesystem::path(in) / ("meander-bench-" + std::to_string(getpid()))).string()) {
-    std::error_code ignored;
-    std::filesystem::create_directories(path_, ignored);  // an error shows in the first write
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::string operator/(const std::string& name) const { return join_path(path_, name); }
-
- private:
-  std::string path_;
-};
 
 ps::Tables empty_tables(const Options& options) {
   ps::Tables tables;

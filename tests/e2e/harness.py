@@ -67,10 +67,13 @@ class MeanderTest(unittest.TestCase):
         shutil.rmtree(cls.folder, ignore_errors=True)
 
     @classmethod
-    def start(cls, *arguments, before=(), environment=None):
-        return subprocess.Popen([*before, PROGRAM, *arguments], cwd=cls.folder, text=True,
-                                env={**cls.environment, **(environment or {})},
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def start(cls, *arguments, before=(), environment=None, log=None):
+        """`log`: a file that takes standard error, which is then not in the result."""
+        with open(log or os.devnull, "a") as file:
+            return subprocess.Popen([*before, PROGRAM, *arguments], cwd=cls.folder, text=True,
+                                    env={**cls.environment, **(environment or {})},
+                                    stdout=subprocess.PIPE,
+                                    stderr=file if log else subprocess.PIPE)
 
     @staticmethod
     def end(process):

@@ -9,6 +9,7 @@
 
 #include "common/crc32c.h"
 #include "common/partition.h"
+#include "tests/unit/checkpoint/run_model.h"
 
 namespace meander::checkpoint {
 namespace {
@@ -78,7 +79,7 @@ void overwrite(Storage& storage, const std::string& path, const std::vector<std:
 TEST(Generation, ManifestComesBackAsItWas) {
   auto storage = make_memory_storage();
   manifest::Manifest manifest = write_generation(*storage, "c/gen-000012", 2);
-  manifest.set_format(1);
+  manifest.set_format(2);
   const auto back = read_manifest(*storage, "c/gen-000012");
   ASSERT_TRUE(back.ok()) << back.status().message();
   EXPECT_EQ(back->SerializeAsString(), manifest.SerializeAsString());
@@ -122,25 +123,34 @@ TEST(Generation, DigestSeesEveryPartOfARecordAndOfThePositions) {
   EXPECT_NE(before, final_digest(1, manifest));
 }
 
-TEST(Generation, VerifyFindsEveryFlippedBit) {
+TEST(Generation, VerifyFindsEveryFlippedBitOfAChain) {
   auto storage = make_memory_storage();
-  const std::string dir = "c/gen-000012";
-  write_generation(*storage, dir, 2);
-  const auto files = storage->list(dir).value();
-  ASSERT_EQ(files.size(), 6u);  // two tables of two lanes, metrics, MANIFEST
-  for (const std::string& name : files) {
-    const std::string path = join_path(dir, name);
-    const Buffer bytes = storage->read(path).value();
-    const std::vector<std::byte> whole(bytes.data(), bytes.data() + bytes.size());
-    for (std::size_t bit = 0; bit < 8 * whole.size(); ++bit) {
-      std::vector<std::byte> damaged = whole;
-      damaged[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
-      overwrite(*storage, path, damaged);
-      ASSERT_FALSE(errors_of(*storage, dir).empty()) << name << ", bit " << bit;
-    }
-    overwrite(*storage, path, whole);
+  RunModel run(*storage);
+  Rng rng(1);
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    run.train(rng, 2, 4);
+    run.write(number, number > 1, number == 1 ? 2 : 1);
   }
-  EXPECT_THAT(errors_of(*storage, dir), IsEmpty());
+  const std::string newest = RunModel::dir_of(3);
+  std::size_t files = 0;
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    const std::string dir = RunModel::dir_of(number);
+    for (const std::string& name : storage->list(dir).value()) {
+      ++files;
+      const std::string path = join_path(dir, name);
+      const Buffer bytes = storage->read(path).value();
+      const std::vector<std::byte> whole(bytes.data(), bytes.data() + bytes.size());
+      for (std::size_t bit = 0; bit < 8 * whole.size(); ++bit) {
+        std::vector<std::byte> damaged = whole;
+        damaged[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+        overwrite(*storage, path, damaged);
+        ASSERT_FALSE(errors_of(*storage, newest).empty()) << path << ", bit " << bit;
+      }
+      overwrite(*storage, path, whole);
+    }
+  }
+  EXPECT_EQ(files, 6u + 4u + 4u);  // two tables of two lanes, then of one; metrics, MANIFEST
+  EXPECT_THAT(errors_of(*storage, newest), IsEmpty());
 }
 
 TEST(Generation, VerifyNamesWhatIsMissingOrTorn) {

@@ -38,7 +38,8 @@ TEST(PythonReader, SeesTheSameRows) {
   std::uint64_t key_sum = 0, step_sum = 0;
   double weight_sum = 0, state_sum = 0;
   for (int f = 0; f < 2; ++f) {
-    auto writer = RowsWriter::create(*storage, std::string(dir) + "/f" + std::to_string(f), 0, 3, {});
+    auto writer =
+        RowsWriter::create(*storage, std::string(dir) + "/f" + std::to_string(f), 0, 3, {});
     ASSERT_TRUE(writer.ok());
     std::vector<std::uint64_t> keys;
     Rng rng(f);

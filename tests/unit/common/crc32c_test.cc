@@ -53,6 +53,8 @@ TEST(Crc32c, PiecesContinue) {
   for (std::size_t cut : {0, 1, 100, 4999, 5000}) {
     const std::uint32_t first = crc32c(bytes.data(), cut);
     EXPECT_EQ(crc32c(bytes.data() + cut, bytes.size() - cut, first), whole);
+    const std::uint32_t second = crc32c(bytes.data() + cut, bytes.size() - cut);
+    EXPECT_EQ(crc32c_joined(first, second, bytes.size() - cut), whole);
   }
 }
 

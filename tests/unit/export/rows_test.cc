@@ -45,9 +45,10 @@ class RowsTest : public testing::Test {
                 std::vector<std::pair<std::uint64_t, std::vector<float>>> rows) {
     std::ranges::sort(rows, {}, [](const auto& row) { return partition_of(row.first); });
     const manifest::Table& t = manifest_.tables(static_cast<int>(table));
-    auto writer = checkpoint::RowsWriter::create(*storage_, "gen/" + name, table,
-                                                 t.width() + t.state_width(), {})
-                      .value();
+    auto writer =
+        checkpoint::RowsWriter::create(*storage_, "gen/" + name, table, t.width() + t.state_width(),
+                                       {})
+            .value();
     for (const auto& [key, values] : rows) {
       CHECK(writer->add({key, 1, 1, /*admitted=*/!values.empty(), values}).ok());
     }
