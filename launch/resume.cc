@@ -5,6 +5,7 @@
 
 #include "checkpoint/generation.h"
 #include "launch/text.h"
+#include "scheduler/scheduler.h"
 
 namespace meander::launch {
 namespace {
@@ -113,6 +114,7 @@ Result<Start> find_start(const Context& context, const Plan& plan, const StartFl
   if (flags.fresh) {
     ASSIGN_OR_RETURN(const auto generations, checkpoint::list_generations(storage, dir));
     for (const std::string& generation : generations) RETURN_IF_ERROR(storage.remove(generation));
+    RETURN_IF_ERROR(storage.remove(scheduler::journal_dir(dir)));
     if (!generations.empty()) {
       context.note("--fresh: removed " + std::to_string(generations.size()) + " checkpoints in " +
                    dir);
