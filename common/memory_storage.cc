@@ -37,6 +37,7 @@ class MemoryFile final : public WritableFile {
     contents_->append(static_cast<const char*>(bytes), size);
     return {};
   }
+  Status sync() override { return {}; }
   Status close() override {
     CHECK(contents_) << "close after close";
     contents_.reset();

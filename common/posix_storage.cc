@@ -98,6 +98,14 @@ class PosixFile final : public WritableFile {
     return {};
   }
 
+  Status sync() override {
+    CHECK_GE(fd_.get(), 0) << "sync after close";
+    RETURN_IF_ERROR(flush());
+    if (::fdatasync(fd_.get()) != 0) return fail(errno);
+    if (!std::exchange(is_name_durable_, true)) return sync_directory(parent_of(path_));
+    return {};
+  }
+
   Status close() override {
     CHECK_GE(fd_.get(), 0) << "close after close";
     RETURN_IF_ERROR(flush());
@@ -133,6 +141,7 @@ class PosixFile final : public WritableFile {
   std::string path_;
   Descriptor fd_;
   bool is_durable_;
+  bool is_name_durable_ = false;  // so that sync() does it once
   std::string pending_;
   Status error_;
 };

@@ -17,6 +17,9 @@ class WritableFile {
  public:
   virtual ~WritableFile() = default;
   virtual Status append(const void* bytes, std::size_t size) = 0;
+  // Makes durable what has been appended so far. kInvalid: this storage cannot do that before
+  // close() (an object store).
+  virtual Status sync() { return invalid("this storage makes no part of a file durable"); }
   virtual Status close() = 0;  // flush, fsync, close
 };
 

@@ -19,15 +19,17 @@ namespace {
 constexpr int kPermanentMax = 127;  // exit codes up to this say: trying again is no use
 constexpr Duration kPoll = std::chrono::milliseconds(20);
 
-// In the child, between fork and exec: only what is safe there.
-[[noreturn]] void become(const char* program, char* const* arguments, int output, pid_t parent) {
+// In the child, between fork and exec: only what is safe there. `input`: -1 for none; else this is
+// the leader.
+[[noreturn]] void become(const char* program, char* const* arguments, int input, int output,
+                         pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);  // it died before the line above
   setpgid(0, 0);                      // Ctrl-C is for the parent, who stops us in order
-  dup2(output, STDERR_FILENO);
   const int nowhere = open("/dev/null", O_RDWR);
-  dup2(nowhere, STDIN_FILENO);
-  dup2(nowhere, STDOUT_FILENO);
+  dup2(input < 0 ? nowhere : input, STDIN_FILENO);
+  dup2(input < 0 ? nowhere : output, STDOUT_FILENO);
+  if (input < 0) dup2(output, STDERR_FILENO);
   execv(program, arguments);
   _exit(126);
 }
@@ -56,7 +58,39 @@ Children::~Children() {
   for (Child& child : children_) {
     if (child.pid > 0) waitpid(child.pid, nullptr, 0);
     relay(child);
-    if (child.output >= 0) close(child.output);
+    close_ends(child);
+  }
+}
+
+void Children::close_ends(Child& child) {
+  for (int* end : {&child.input, &child.output}) {
+    if (*end >= 0) close(*end);
+    *end = -1;
+  }
+}
+
+Status Children::lead(const std::string& name, std::vector<std::string> arguments, bool restart) {
+  Child child;
+  child.name = name;
+  child.arguments = std::move(arguments);
+  child.leads = true;
+  child.may_restart = restart;
+  children_.push_back(std::move(child));
+  return spawn(children_.back());
+}
+
+// What it does not read in time, or because it is dead, it finds out by itself.
+void Children::tell_leader(const std::string& line) {
+  for (const Child& child : children_) {
+    if (child.input < 0) continue;
+    [[maybe_unused]] const ssize_t written = write(child.input, line.data(), line.size());
+  }
+}
+
+void Children::interrupt_leader() {
+  is_interrupted_ = true;
+  for (const Child& child : children_) {
+    if (child.leads && child.pid > 0) kill(child.pid, SIGINT);
   }
 }
 
@@ -71,8 +105,12 @@ Status Children::start(const std::string& name, std::vector<std::string> argumen
 }
 
 Status Children::spawn(Child& child) {
-  int ends[2];
+  int ends[2], input[2] = {-1, -1};
   if (pipe2(ends, O_CLOEXEC) != 0) return failed(std::string("pipe: ") + std::strerror(errno));
+  if (child.leads && pipe2(input, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return failed(std::string("pipe: ") + std::strerror(errno));
+  }
+  if (child.leads) leader_output_.clear();
   fcntl(ends[0], F_SETFL, O_NONBLOCK);
   std::string own_name = "meander";
   std::vector<char*> arguments = {own_name.data()};
@@ -80,14 +118,16 @@ Status Children::spawn(Child& child) {
   arguments.push_back(nullptr);
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid == 0) become(program_.c_str(), arguments.data(), ends[1], parent);
+  if (pid == 0) become(program_.c_str(), arguments.data(), input[0], ends[1], parent);
   close(ends[1]);
+  if (input[0] >= 0) close(input[0]);
+  child.input = input[1];
+  child.output = ends[0];
   if (pid < 0) {
-    close(ends[0]);
+    close_ends(child);
     return failed("cannot start " + child.name + ": " + std::strerror(errno));
   }
   child.pid = pid;
-  child.output = ends[0];
   child.started = clock_.now();
   child.due = kNever;
   return {};
@@ -99,6 +139,10 @@ void Children::relay(Child& child) {
   while (child.output >= 0) {
     const ssize_t count = read(child.output, bytes, sizeof bytes);
     if (count <= 0) break;
+    if (child.leads) {
+      leader_output_.append(bytes, static_cast<std::size_t>(count));
+      continue;
+    }
     child.said.append(bytes, static_cast<std::size_t>(count));
     for (std::size_t end; (end = child.said.find('\n')) != std::string::npos;) {
       say("[" + child.name + "] " + child.said.substr(0, end));
@@ -109,9 +153,17 @@ void Children::relay(Child& child) {
 
 Status Children::on_exit(Child& child, int wait_status) {
   relay(child);
-  close(child.output);
-  child.output = -1;
+  close_ends(child);
   child.pid = -1;
+  if (child.leads && WIFEXITED(wait_status)) {
+    child.is_done = true;
+    leader_code_ = WEXITSTATUS(wait_status);
+    return {};
+  }
+  if (child.leads && is_interrupted_) {
+    child.is_done = true;
+    return {Code::kInterrupted, child.name + " " + exit_text(wait_status) + " while it stopped"};
+  }
   if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
     child.is_done = true;
     return {};
@@ -122,6 +174,7 @@ Status Children::on_exit(Child& child, int wait_status) {
   if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) <= kPermanentMax) {
     return failed(what + "; what it said is above");
   }
+  if (!child.may_restart) return failed(what + ", and no other can go on without a journal");
   if (now - child.started >= kSteady) child.failures = 0;
   if (++child.failures > kRestartsMax) {
     return failed(what + ", " + std::to_string(child.failures) + " times in a row: giving up");

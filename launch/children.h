@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,15 @@ class Children {
   // `name` leads each line that the child says on standard error. kFailed: cannot be started.
   Status start(const std::string& name, std::vector<std::string> arguments,
                std::vector<std::string> peers);
+  // The one whose end is the end of the run. It has this process's standard error, what it prints
+  // is leader_output(), and it reads lines from tell_leader(). `restart`: another can go on when it
+  // dies.
+  Status lead(const std::string& name, std::vector<std::string> arguments, bool restart);
+  void tell_leader(const std::string& line);
+  void interrupt_leader();  // Ctrl-C; when it dies now it is not started again
+  // How it left, once it has.
+  std::optional<int> leader_code() const { return leader_code_; }
+  const std::string& leader_output() const { return leader_output_; }
   // Looks after them: notices deaths, restarts what is due. An error when one cannot be kept alive,
   // or left by itself with a code that says that trying again is no use (1-127).
   Status tend();
@@ -44,21 +54,27 @@ class Children {
     std::string name;
     std::vector<std::string> arguments, peers;
     pid_t pid = -1;    // -1: not running
-    int output = -1;   // read end of its standard error
+    int output = -1;   // read end of its standard error; a leader's: of its standard output
     std::string said;  // of it, the line that has no end yet
     TimePoint started{}, due = kNever;
     std::uint32_t failures = 0;
     bool is_done = false;  // left in order
+    bool leads = false, may_restart = true;
+    int input = -1;  // a leader's: write end of its standard input
   };
   Status spawn(Child& child);
   Status on_exit(Child& child, int wait_status);
   void relay(Child& child);
+  void close_ends(Child& child);
 
   const std::string program_;
   const Clock& clock_;
   const OnDeath on_death_;
   std::vector<Child> children_;
   std::uint64_t restarts_ = 0;
+  bool is_interrupted_ = false;
+  std::optional<int> leader_code_;
+  std::string leader_output_;
 };
 
 }  // namespace meander::launch

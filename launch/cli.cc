@@ -105,9 +105,10 @@ void print_result(const Context& context) {
 }
 
 int finish(const Context& context, const Status& status) {
-  if (status.ok() || !context.result.empty()) print_result(context);
+  const bool has_succeeded = status.ok() && context.child_code.value_or(0) == 0;
+  if (has_succeeded || !context.result.empty()) print_result(context);
   if (!status.ok()) std::fprintf(stderr, "meander: %s\n", status.message().c_str());
-  return exit_code(status);
+  return status.ok() ? context.child_code.value_or(0) : exit_code(status);
 }
 
 // libraries that throw where no folder caught it: a failure of this run, not a crash.

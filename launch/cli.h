@@ -4,6 +4,7 @@
 #include <boost/json/object.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,8 @@ struct Context {
   boost::json::object result;
   // The same for people, printed without --json.
   std::string summary;
+  // A process that did the command's work left with this code and has said why. For the result.
+  std::optional<int> child_code;
 
   // A line on standard error, unless --quiet.
   void note(const std::string& line) const;

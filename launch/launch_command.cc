@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <boost/json/parse.hpp>
 #include <thread>
+#include <utility>
 
+#include "common/rng.h"
 #include "launch/children.h"
 #include "launch/layout.h"
 #include "launch/signals.h"
@@ -12,6 +20,8 @@
 
 namespace meander::launch {
 namespace {
+
+constexpr int kTickMs = 50;
 
 struct LaunchFlags {
   TrainFlags train;
@@ -62,28 +72,84 @@ Status start_children(Children& children, const Plan& plan, std::vector<std::str
   return {};
 }
 
-// The scheduler here, everything else in children.
-Result<Outcome> run_with_children(Context& context, const Plan& plan,
-                                  const std::vector<std::string>& sets,
-                                  scheduler::SchedulerOptions options, std::uint64_t& restarts) {
+// A port that stays free while nobody listens: none of those that the system hands out.
+Result<std::string> choose_endpoint() {
+  constexpr int kFirst = 15'000, kCount = 15'000, kTries = 50;
+  std::uint64_t random = draw_id();
+  for (int i = 0; i < kTries; ++i, random = mix64(random)) {
+    const int port = kFirst + static_cast<int>(random % kCount);
+    const int socket_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (socket_fd < 0) break;
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<std::uint16_t>(port));
+    const int bound = bind(socket_fd, reinterpret_cast<sockaddr*>(&address), sizeof address);
+    close(socket_fd);
+    if (bound == 0) return "tcp://127.0.0.1:" + std::to_string(port);
+  }
+  return failed("no free port on loopback for the scheduler");
+}
+
+std::vector<std::string> scheduler_arguments(const Context& context, const Plan& plan,
+                                             const std::vector<std::string>& sets,
+                                             const std::string& endpoint) {
+  std::vector<std::string> arguments = {"scheduler", plan.job.file, "--listen", endpoint, "--led"};
+  for (const std::string& set : sets) arguments.insert(arguments.end(), {"--set", set});
+  if (context.json) arguments.push_back("--json");
+  if (context.quiet) arguments.push_back("--quiet");
+  for (int i = 0; i < context.verbose; ++i) arguments.push_back("--verbose");
+  return arguments;
+}
+
+// Until the scheduler has left.
+Status look_after(Children& children) {
+  bool is_told = false;
+  while (!children.leader_code()) {
+    pollfd descriptor{is_told ? -1 : interrupt_descriptor(), POLLIN, 0};
+    poll(&descriptor, 1, kTickMs);
+    if (interrupted() && !std::exchange(is_told, true)) children.interrupt_leader();
+    RETURN_IF_ERROR(children.tend());
+  }
+  return {};
+}
+
+// What the scheduler printed, and what only this process knows.
+Status take_result(Context& context, const Children& children) {
+  context.child_code = children.leader_code();
+  if (interrupted() && context.child_code != 0) context.child_code = interrupt_exit_code();
+  const std::string& output = children.leader_output();
+  if (output.empty()) return {};
+  if (!context.json) {
+    context.summary = output;
+  } else {
+    boost::system::error_code error;
+    const std::size_t line = output.find_last_of('\n', output.size() - 2);
+    const boost::json::value result =
+        boost::json::parse(output.substr(line == std::string::npos ? 0 : line + 1), error);
+    if (error || !result.is_object()) return failed("the scheduler's result cannot be read");
+    context.result = result.get_object();
+  }
+  context.result["restarts"] = children.restarts();
+  return {};
+}
+
+// All roles in children. The scheduler's way to end is the run's.
+Status run_children(Context& context, const Plan& plan, const std::vector<std::string>& sets,
+                    bool has_journal) {
   catch_interrupts();
-  Process process(context.clock, *context.storage, 1);
-  ASSIGN_OR_RETURN(auto scheduler,
-                   SchedulerThread::start(process, "tcp://127.0.0.1:*", std::move(options)));
+  ASSIGN_OR_RETURN(const std::string endpoint, choose_endpoint());
+  Children* told = nullptr;
   Children children("/proc/self/exe", context.clock, [&](const std::vector<std::string>& peers) {
-    for (const std::string& peer : peers) scheduler->peer_died(peer);
+    for (const std::string& peer : peers) told->tell_leader(peer + "\n");
   });
-  RETURN_IF_ERROR(start_children(children, plan, sets, scheduler->endpoint()));
-  Status lost;
-  Outcome outcome = scheduler->follow(context, [&] {
-    if (!lost.ok()) return;
-    lost = children.tend();
-    if (!lost.ok()) scheduler->abandon();
-  });
+  told = &children;
+  RETURN_IF_ERROR(
+      children.lead("scheduler", scheduler_arguments(context, plan, sets, endpoint), has_journal));
+  RETURN_IF_ERROR(start_children(children, plan, sets, endpoint));
+  RETURN_IF_ERROR(look_after(children));
   children.leave();
-  restarts = children.restarts();
-  if (!lost.ok()) outcome.status = lost;
-  return outcome;
+  return take_result(context, children);
 }
 
 Status launch(Context& context, const LaunchFlags& flags) {
@@ -91,13 +157,10 @@ Status launch(Context& context, const LaunchFlags& flags) {
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.train.job, sets));
   RETURN_IF_ERROR(check_no_averaging(plan));
   if (flags.train.dry_run) return describe_plan(context, plan);
-  std::uint64_t restarts = 0;
-  const Status status =
-      train_with(context, plan, flags.train.start, [&](scheduler::SchedulerOptions options) {
-        return run_with_children(context, plan, sets, std::move(options), restarts);
-      });
-  if (!context.result.empty()) context.result["restarts"] = restarts;
-  return status;
+  // --fresh is for this start, not for each of the scheduler's.
+  ASSIGN_OR_RETURN(const Start start, find_start(context, plan, flags.train.start));
+  const bool has_journal = !start.is_finished && !plan.job.spec.checkpoint().dir().empty();
+  return run_children(context, plan, sets, has_journal);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "checkpoint/generation.h"
 #include "launch/text.h"
+#include "scheduler/scheduler.h"
 
 namespace meander::launch {
 namespace {
@@ -117,6 +118,7 @@ Result<Start> find_start(const Context& context, const Plan& plan, const StartFl
     for (const std::string& generation : std::views::reverse(generations)) {
       RETURN_IF_ERROR(storage.remove(generation));
     }
+    RETURN_IF_ERROR(storage.remove(scheduler::journal_dir(dir)));
     if (!generations.empty()) {
       context.note("--fresh: removed " + std::to_string(generations.size()) + " checkpoints in " +
                    dir);

@@ -18,8 +18,9 @@ struct Start {
 };
 
 struct StartFlags {
-  bool resume = false;  // there must be a checkpoint
-  bool fresh = false;   // what is in checkpoint.dir is removed
+  bool resume = false;        // there must be a checkpoint
+  bool fresh = false;         // what is in checkpoint.dir is removed
+  bool keep_journal = false;  // another process may go on with the run
 };
 
 // Decides, and checks that the checkpoint fits the job. kInvalid: it is of another model or was

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
@@ -15,6 +18,7 @@ struct RoleFlags {
   TrainFlags train;  // of the scheduler: --resume, --fresh
   int index = -1;
   std::string scheduler, listen, advertise;
+  bool is_led = false;  // a scheduler: by a launcher, who tells of deaths
 };
 
 Result<std::string> scheduler_address(const RoleFlags& flags, const job::Cluster& cluster) {
@@ -32,19 +36,44 @@ std::string default_listen(const job::Cluster& cluster) {
   return "tcp://127.0.0.1:" + (has_port ? cluster.scheduler().substr(colon + 1) : "7077");
 }
 
+// Names of peers that have died, a line each, on standard input.
+class Obituaries {
+ public:
+  explicit Obituaries(bool are_told) : are_told_(are_told) {
+    if (are_told) fcntl(STDIN_FILENO, F_SETFL, O_NONBLOCK);
+  }
+  void pass_on(SchedulerThread& thread) {
+    char bytes[1024];
+    ssize_t count = 0;
+    while (are_told_ && (count = read(STDIN_FILENO, bytes, sizeof bytes)) > 0) {
+      line_.append(bytes, static_cast<std::size_t>(count));
+    }
+    for (std::size_t end; (end = line_.find('\n')) != std::string::npos;) {
+      thread.peer_died(line_.substr(0, end));
+      line_.erase(0, end + 1);
+    }
+  }
+
+ private:
+  const bool are_told_;
+  std::string line_;
+};
+
 Status scheduler(Context& context, const RoleFlags& flags) {
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.train.job, flags.train.sets));
   RETURN_IF_ERROR(check_no_averaging(plan));
+  StartFlags start = flags.train.start;
+  start.keep_journal = true;
   return train_with(
-      context, plan, flags.train.start,
-      [&](scheduler::SchedulerOptions options) -> Result<Outcome> {
+      context, plan, start, [&](scheduler::SchedulerOptions options) -> Result<Outcome> {
         catch_interrupts();
         Process process(context.clock, *context.storage, 1);
         const std::string listen =
             flags.listen.empty() ? default_listen(plan.job.spec.cluster()) : flags.listen;
         ASSIGN_OR_RETURN(auto thread, SchedulerThread::start(process, listen, std::move(options)));
-        context.note("scheduler at " + thread->endpoint());
-        return thread->follow(context, {});
+        if (!flags.is_led) context.note("scheduler at " + thread->endpoint());
+        Obituaries obituaries(flags.is_led);
+        return thread->follow(context, [&] { obituaries.pass_on(*thread); });
       });
 }
 
@@ -107,6 +136,8 @@ void add_roles(CLI::App& app, Context& context) {
   add_train_flags(first, flags->train);
   first.add_option("--listen", flags->listen,
                    "where lanes and workers connect to; loopback, port 7077 by default");
+
+  first.add_flag("--led", flags->is_led, "by meander launch")->group("");
 
   CLI::App& second =
       add_role(app, context, "ps", "Runs the lanes of one ps in the foreground.",

@@ -9,6 +9,7 @@
 #include "launch/prepare.h"
 #include "launch/report.h"
 #include "launch/text.h"
+#include "scheduler/journal.h"
 
 namespace meander::launch {
 namespace {
@@ -130,22 +131,30 @@ Status train_with(Context& context, const Plan& plan, const StartFlags& flags, c
   scheduler::SchedulerOptions options = scheduler_options(plan, draw_id());
   options.restore = start.restore;
   options.restore_positions = start.positions;
-  if (start.is_finished) {
+  const std::string journal = scheduler::journal_dir(options.checkpoint_dir);
+  options.journal = flags.keep_journal && !options.checkpoint_dir.empty();
+  options.nonce = draw_id();
+  // With a journal it is the end of a run that is still going on.
+  const bool is_over = start.is_finished &&
+                       !(options.journal && scheduler::Journal::exists(*context.storage, journal));
+  if (is_over) {
     context.note("already trained: " + start.restore +
                  " holds the whole pass; use --fresh to train anew. Evaluating it.");
-    options.train = false;
+    options.train = options.journal = false;
     options.checkpoint_dir.clear();
   } else {
     note_start(context, plan, start);
   }
+  const bool keeps_journal = options.journal;
   ASSIGN_OR_RETURN(Outcome outcome, run(std::move(options)));
   if (!outcome.status.ok() && outcome.status.code() != Code::kInterrupted) return outcome.status;
-  if (start.is_finished) {
+  if (is_over) {
     outcome.generation_dir = start.restore;
     outcome.manifest = start.manifest;
   }
   RETURN_IF_ERROR(count_samples(plan, start, outcome));
   report_training(context, plan, outcome);
+  if (keeps_journal && outcome.status.ok()) RETURN_IF_ERROR(context.storage->remove(journal));
   return outcome.status;
 }
 

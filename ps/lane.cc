@@ -163,6 +163,7 @@ struct Lane::Impl {
 
   TimePoint now{};
   bool has_started = false;
+  std::uint64_t term = 0;                  // the scheduler's
   TimePoint last_heard{};                  // from the scheduler
   TimePoint next_word = TimePoint::min();  // when to say Hello, LaneReady or Failure again
   using SetupId = std::pair<std::uint64_t, std::uint64_t>;  // set-up and turn: rise
@@ -197,6 +198,7 @@ struct Lane::Impl {
   wire::Header header(std::uint64_t request) const {
     wire::Header h;
     h.set_cluster(options.cluster);
+    h.set_term(term);
     h.set_request(request);
     return h;
   }
@@ -210,6 +212,7 @@ struct Lane::Impl {
     hello.set_endpoint(options.endpoint);
     hello.set_pid(options.pid);
     hello.set_host(options.host);
+    if (is_ready()) hello.set_setup(shard->setup.setup());
     transport.send(net::kSchedulerName, h);
   }
 
@@ -278,7 +281,8 @@ struct Lane::Impl {
 
   void on_setup(const net::Message& message) {
     const wire::LaneSetup& setup = message.header.lane_setup();
-    // Meant for one that is over, whose late Hello is taken for the newest.
+    // Meant for one that is over, whose late Hello is taken for the newest; or a new scheduler asks
+    // who is there.
     if (setup.incarnation() != options.incarnation) return send_hello();
     if (last_setup && id_of(setup) <= *last_setup) {
       if (id_of(setup) == *last_setup && is_ready()) send_ready();
@@ -335,7 +339,6 @@ struct Lane::Impl {
     const wire::Fence& fence = message.header.fence();
     if (!serves() || fence.stream() >= shard->streams.size()) return;
     StreamState& stream = shard->streams[fence.stream()];
-    if (fence.epoch() < stream.epoch) return;
     if (fence.epoch() > stream.epoch) stream.fence(fence.epoch());
     wire::Header h = header(message.header.request());
     wire::Fenced& fenced = *h.mutable_fenced();
@@ -883,6 +886,8 @@ struct Lane::Impl {
   // --- messages and time ---
 
   void on_scheduler(const net::Message& message) {
+    if (message.header.term() < term) return;  // another has taken its place
+    term = message.header.term();
     last_heard = now;
     if (options.cluster == 0) options.cluster = message.header.cluster();
     const auto body = message.header.body_case();

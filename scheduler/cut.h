@@ -34,6 +34,8 @@ class Cut {
   // The last one that was begun.
   std::uint64_t last() const { return number_; }
 
+  // Numbers are above `number` from now on.
+  void count_from(std::uint64_t number) { number_ = number; }
   void start(std::size_t streams);
   // From kNone (nobody is training) or kDrained.
   void save(wire::Save order);

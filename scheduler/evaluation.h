@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "common/metrics.h"
@@ -18,6 +19,8 @@ class Evaluation {
   void reset();
   void drive(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup);
   void on_evaluated(const wire::Evaluated& evaluated, const Accumulator& scores);
+  // It was done by a predecessor, with these scores.
+  void adopt(Accumulator held_out) { held_out_ = std::move(held_out); }
   bool is_done() const;
   const Accumulator& held_out() const { return held_out_; }
 

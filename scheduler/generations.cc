@@ -63,6 +63,12 @@ Status Generations::find_next() {
   return {};
 }
 
+void Generations::abandon_begun(std::uint64_t generation) {
+  if (generation <= begun_) return;
+  begun_ = generation;
+  abandon();
+}
+
 std::string Generations::begun_dir() const {
   return join_path(checkpoint_dir_, checkpoint::generation_name(begun_));
 }

@@ -25,6 +25,8 @@ class Generations {
                  bool with_positions);
   // Finds the number that the next generation gets.
   Status find_next();
+  // A predecessor had begun this one: if it did not get done, what there is of it goes.
+  void abandon_begun(std::uint64_t generation);
 
   bool is_writing() const { return !checkpoint_dir_.empty(); }
   // The last complete one; empty: none yet.

@@ -9,21 +9,52 @@ namespace meander::scheduler {
 
 std::uint64_t Leases::reset() {
   std::ranges::fill(leases_, Lease{});
+  patience_.reset();
   return ++last_epoch_;
+}
+
+void Leases::await_claims(Duration patience) {
+  for (Lease& lease : leases_) lease.state = Lease::kUnclaimed;
+  patience_ = patience;
+}
+
+void Leases::settle_claims(Post& post, const std::vector<WorkerMember>& workers,
+                           std::uint64_t setup) {
+  if (!patience_) return;
+  if (claims_end_ == kNever) claims_end_ = post.now() + *patience_;
+  const bool all_spoke = std::ranges::all_of(
+      workers, [&](const WorkerMember& worker) { return worker.is_ready(setup); });
+  if (!all_spoke && post.now() < claims_end_) return post.wake_at(claims_end_);
+  patience_.reset();
+  for (Lease& lease : leases_) {
+    if (lease.state == Lease::kUnclaimed) lease.state = Lease::kFree;
+  }
+}
+
+void Leases::claim(Lease& lease, std::uint32_t worker, std::uint64_t epoch) const {
+  lease.state = Lease::kClaimed;
+  lease.worker = worker;
+  lease.epoch = epoch;
+  ask_lanes(lease);
+}
+
+void Leases::ask_lanes(Lease& lease) const {
+  lease.fenced.assign(lanes_, std::nullopt);
+  lease.next_fence.assign(lanes_, TimePoint{});
 }
 
 void Leases::drive(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup,
                    std::uint64_t cut) {
+  settle_claims(post, workers, setup);
   if (cut == 0) rebalance(workers, setup);
   for (std::uint32_t stream = 0; stream < leases_.size(); ++stream) {
     Lease& lease = leases_[stream];
     if (lease.state == Lease::kFree) {
       lease.state = Lease::kFencing;
       lease.epoch = ++last_epoch_;
-      lease.fenced.assign(lanes_, std::nullopt);
-      lease.next_fence.assign(lanes_, TimePoint{});
+      ask_lanes(lease);
     }
-    if (lease.state == Lease::kFencing) fence(post, stream);
+    if (lease.state == Lease::kFencing || lease.state == Lease::kClaimed) fence(post, stream);
     if (lease.state == Lease::kReady) grant(workers, setup, stream);
     if (lease.state == Lease::kGranted) send(post, workers, setup, cut, stream);
   }
@@ -43,7 +74,11 @@ void Leases::fence(Post& post, std::uint32_t stream) {
 void Leases::on_fenced(std::uint32_t lane, const wire::Fenced& fenced) {
   if (fenced.stream() >= leases_.size()) return;
   Lease& lease = leases_[fenced.stream()];
-  if (lease.state != Lease::kFencing || fenced.epoch() != lease.epoch) return;
+  const bool is_claim = lease.state == Lease::kClaimed;
+  if (!is_claim && lease.state != Lease::kFencing) return;
+  // The claim is of a lease that the predecessor was about to take away.
+  if (is_claim && fenced.epoch() > lease.epoch) lease.state = Lease::kFree;
+  if (fenced.epoch() != lease.epoch) return;
   lease.fenced[lane] = fenced;
   settle_fence(lease);
 }
@@ -57,7 +92,11 @@ void Leases::settle_fence(Lease& lease) {
     next = std::min(next, fenced->next());
     reached = std::max(reached, fenced->next());
   }
-  lease.state = has_ended ? Lease::kEnded : Lease::kReady;
+  if (lease.state == Lease::kClaimed) {
+    lease.state = Lease::kHeld;  // also at the end: its holder has metrics to tell
+  } else {
+    lease.state = has_ended ? Lease::kEnded : Lease::kReady;
+  }
   lease.next = next;
   lease.reached = reached;
 }
@@ -109,6 +148,11 @@ void Leases::send(Post& post, const std::vector<WorkerMember>& workers, std::uin
 void Leases::on_progress(std::uint32_t worker, const wire::StreamProgress& progress) {
   if (progress.stream() >= leases_.size()) return;
   Lease& lease = leases_[progress.stream()];
+  const bool is_later = lease.state == Lease::kClaimed && progress.epoch() > lease.epoch;
+  if (lease.state == Lease::kUnclaimed || is_later) {
+    return claim(lease, worker, progress.epoch());
+  }
+  if (lease.state == Lease::kClaimed) return;
   if (!lease.has_holder() || lease.worker != worker || lease.epoch != progress.epoch()) return;
   lease.state = progress.ended() ? Lease::kEnded : Lease::kHeld;
   lease.progress = std::max(lease.progress, progress.progress());

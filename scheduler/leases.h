@@ -16,10 +16,12 @@ class Leases {
  public:
   struct Lease {
     enum State {
-      kFree,     // nobody's; a new epoch is due
-      kFencing,  // the lanes are being told of the epoch
-      kReady,    // fenced; waits for a worker
-      kGranted,  // sent; the worker's heartbeat has not shown it yet
+      kUnclaimed,  // a predecessor may have granted it: its holder's heartbeat will show it
+      kClaimed,    // it has; the lanes are asked whether they know of a later one
+      kFree,       // nobody's; a new epoch is due
+      kFencing,    // the lanes are being told of the epoch
+      kReady,      // fenced; waits for a worker
+      kGranted,    // sent; the worker's heartbeat has not shown it yet
       kHeld,
       kEnded,  // all of the stream is applied at every lane
     };
@@ -30,7 +32,7 @@ class Leases {
     std::uint32_t worker = 0;   // the holder, when kGranted or kHeld
     double progress = 0;
 
-    bool has_holder() const { return state == kGranted || state == kHeld; }
+    bool has_holder() const { return state == kGranted || state == kHeld || state == kClaimed; }
 
    private:
     friend class Leases;
@@ -41,6 +43,11 @@ class Leases {
 
   Leases(std::uint32_t streams, std::uint32_t lanes) : leases_(streams), lanes_(lanes) {}
 
+  // Epochs are above `epoch` from now on.
+  void count_from(std::uint64_t epoch) { last_epoch_ = epoch; }
+  // Who trains goes on: streams that somebody says it holds are left to it. The others are free
+  // after `patience`, or once every worker has spoken.
+  void await_claims(Duration patience);
   // After a set-up: nobody holds anything. Returns the epoch that lanes begin with.
   std::uint64_t reset();
   // One round. `cut`: the one that is going on, 0 for none.
@@ -56,6 +63,9 @@ class Leases {
   double done() const;  // share of all streams
 
  private:
+  void settle_claims(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup);
+  void claim(Lease& lease, std::uint32_t worker, std::uint64_t epoch) const;
+  void ask_lanes(Lease& lease) const;
   void fence(Post& post, std::uint32_t stream);
   void settle_fence(Lease& lease);
   void grant(const std::vector<WorkerMember>& workers, std::uint64_t setup, std::uint32_t stream);
@@ -67,6 +77,8 @@ class Leases {
   std::vector<Lease> leases_;
   std::uint32_t lanes_;
   std::uint64_t last_epoch_ = 0;
+  std::optional<Duration> patience_;  // with claims, until it is known when it ends
+  TimePoint claims_end_ = kNever;
 };
 
 }  // namespace meander::scheduler

@@ -38,7 +38,8 @@ struct Member {
 
 struct LaneMember : Member {
   std::string endpoint;
-  bool is_ready = false;  // has done the present set-up
+  bool is_ready = false;   // has done the present set-up
+  bool is_missed = false;  // has been silent for longer than a live lane is
 };
 
 struct WorkerMember : Member {

@@ -15,8 +15,17 @@ namespace meander::scheduler {
 // round has to be.
 class Post {
  public:
-  Post(net::Transport& transport, std::uint64_t cluster, Duration retry)
-      : transport_(transport), cluster_(cluster), retry_(retry) {}
+  Post(net::Transport& transport, Duration retry) : transport_(transport), retry_(retry) {}
+
+  // As who everything is said.
+  void introduce(std::uint64_t cluster, std::uint64_t term) {
+    cluster_ = cluster;
+    term_ = term;
+  }
+  // Nothing is sent any more.
+  void fall_silent() { is_silent_ = true; }
+  std::uint64_t cluster() const { return cluster_; }
+  std::uint64_t term() const { return term_; }
 
   void begin_round(TimePoint now) {
     now_ = now;
@@ -36,13 +45,16 @@ class Post {
   }
 
   void send(const std::string& peer, wire::Header header, const std::vector<Buffer>& frames = {}) {
+    if (is_silent_) return;
     header.set_cluster(cluster_);
+    header.set_term(term_);
     transport_.send(peer, header, frames);
   }
 
  private:
   net::Transport& transport_;
-  const std::uint64_t cluster_;
+  std::uint64_t cluster_ = 0, term_ = 0;
+  bool is_silent_ = false;
   const Duration retry_;
   TimePoint now_{}, wake_{};
 };

@@ -12,6 +12,7 @@
 #include "scheduler/describe.h"
 #include "scheduler/evaluation.h"
 #include "scheduler/generations.h"
+#include "scheduler/journal.h"
 #include "scheduler/leases.h"
 #include "scheduler/members.h"
 #include "scheduler/post.h"
@@ -24,14 +25,50 @@ constexpr Duration kLaneCheckEvery = std::chrono::seconds(2);
 constexpr Duration kStopWait = std::chrono::seconds(3);
 constexpr std::uint32_t kSaveFailuresMax = 3;  // in a row; the run trains on after fewer
 constexpr Duration kSaveAgain = std::chrono::seconds(1);
+constexpr Duration kCommitEvery = std::chrono::milliseconds(5);
+constexpr int kTermShift = 32;  // epochs and numbers of cuts: the term's in the upper half
+constexpr char kJournalDir[] = "journal";
+
+std::string tenths(Duration d) {
+  return std::to_string(std::lround(10 * seconds(d)) / 10) + "." +
+         std::to_string(std::lround(10 * seconds(d)) % 10) + " s";
+}
 
 std::string whole_seconds(Duration d) { return std::to_string(std::lround(seconds(d))) + " s"; }
 
+// The run, as far as what is in the journal depends on it.
+std::string identity(const SchedulerOptions& options) {
+  return options.model + "\n" + std::to_string(options.lanes) + " lanes, " +
+         std::to_string(options.workers) + " workers, " + std::to_string(options.streams) +
+         " streams\n" + options.job;
+}
+
+std::string encode(const Accumulator& sums) {
+  const Buffer bytes = sums.encode();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 }  // namespace
+
+std::string journal_dir(const std::string& checkpoint_dir) {
+  return join_path(checkpoint_dir, kJournalDir);
+}
 
 struct Scheduler::Impl {
   Impl(SchedulerOptions scheduler_options, net::Transport& transport, Storage& storage,
        const Clock& run_clock);
+
+  Status take_up(Storage& storage);
+  Status go_on(Storage& storage, const JournalContents& from);
+  Status open_generations();
+
+  // Effects that a successor must know of are noted before they happen.
+  journal::Record everything() const;
+  void note(bool with_sums = false);
+  void commit(bool rewrite = false);
+  void on_journal(Status status);
+  void give_way();
+  void acknowledge(std::uint32_t worker, std::uint64_t number);
 
   void on_message(TimePoint now, const net::Message& message);
   void on_failure(const std::string& peer, const wire::Failure& failure);
@@ -40,13 +77,14 @@ struct Scheduler::Impl {
   void on_worker(TimePoint now, std::uint32_t index, const net::Message& message);
   void on_worker_hello(TimePoint now, std::uint32_t index, const wire::Hello& hello);
   void on_heartbeat(TimePoint now, std::uint32_t index, const net::Message& message);
-  void count(WorkerMember& worker, const wire::Heartbeat& heartbeat,
+  void count(std::uint32_t index, const wire::Heartbeat& heartbeat,
              const std::vector<Buffer>& frames);
   void on_evaluated(const wire::Evaluated& evaluated, const std::vector<Buffer>& frames);
 
   // One round: sends all that is due, moves on where it can.
   void drive(TimePoint now);
   void check_deadlines(TimePoint now);
+  void check_lane(TimePoint now, LaneMember& lane);
   TimePoint last_join() const;
   bool is_overdue(TimePoint since);  // longer ago than options.join
   void drive_lanes();
@@ -64,6 +102,7 @@ struct Scheduler::Impl {
   void on_save_failed(TimePoint now, Status why);
   void stop(Status why);
   void send_lane_setup(std::uint32_t index);
+  void look_for(const LaneMember& lane);
   void send_worker_setup(const WorkerMember& worker);
   bool is_stopping() const { return phase >= Progress::kStopping; }
   bool is_set_up() const {
@@ -84,11 +123,18 @@ struct Scheduler::Impl {
   Evaluation evaluation;
   Accumulator training;
 
+  std::unique_ptr<Journal> journal;  // null: the run ends with this process
+  bool is_successor = false;         // of a process that died
+  // Heartbeats whose metrics are not durable yet: worker and number.
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> to_acknowledge;
+  TimePoint next_commit{};
+
   Progress::Phase phase = Progress::kJoining;
   Status status;
   std::uint64_t setup = 1, first_epoch = 0;
   std::uint32_t rollbacks = 0, rollbacks_in_row = 0;  // in all; since the last generation
   bool has_workers_setup = false;                     // WorkerSetup of this set-up has gone out
+  bool has_been_set_up = false;                       // all lanes have done the present set-up
   bool has_begun = false;                             // all roles were there once
   bool stop_requested = false;
   // Of the generation that is being written.
@@ -108,7 +154,7 @@ Scheduler::Impl::Impl(SchedulerOptions scheduler_options, net::Transport& transp
                       Storage& storage, const Clock& run_clock)
     : options(std::move(scheduler_options)),
       clock(run_clock),
-      post(transport, options.cluster, options.retry),
+      post(transport, options.retry),
       lanes(options.lanes),
       workers(options.workers),
       generations(storage, options.checkpoint_dir, options.keep),
@@ -123,20 +169,165 @@ Scheduler::Impl::Impl(SchedulerOptions scheduler_options, net::Transport& transp
     workers[i].name = net::worker_name(i);
     worker_index[workers[i].name] = i;
   }
+  post.introduce(options.cluster, 1);
   first_epoch = leases.reset();
-  if (!options.restore.empty()) {
-    status = generations.restore(options.restore, options.model, options.streams,
-                                 options.restore_positions);
-  }
-  if (status.ok()) status = generations.find_next();
+  status = take_up(storage);
   if (!status.ok()) phase = Progress::kDone;
+}
+
+// Opens the journal, and goes on where a predecessor was.
+Status Scheduler::Impl::take_up(Storage& storage) {
+  if (!generations.is_writing()) return open_generations();
+  const std::string dir = journal_dir(options.checkpoint_dir);
+  if (!options.journal) {
+    RETURN_IF_ERROR(storage.remove(dir));  // of a run that is not gone on with
+    return open_generations();
+  }
+  journal = std::make_unique<Journal>(storage, dir, options.nonce);
+  Result<JournalContents> taken = journal->take_over();
+  if (!taken.ok() && taken.status().code() == Code::kInvalid) {
+    LOG(WARNING) << taken.status().message()
+                 << ": no journal is kept; if the scheduler dies, start all roles again and they "
+                    "go on from the newest checkpoint";
+    journal.reset();
+    return open_generations();
+  }
+  RETURN_IF_ERROR(taken.status());
+  const std::uint64_t base = (journal->term() - 1) << kTermShift;
+  post.introduce(options.cluster, journal->term());
+  cut.count_from(base);
+  leases.count_from(base);
+  first_epoch = leases.reset();
+  is_successor = !taken.value().is_empty && taken.value().state.identity() == identity(options);
+  RETURN_IF_ERROR(is_successor ? go_on(storage, taken.value()) : open_generations());
+  commit(true);
+  return status;
+}
+
+Status Scheduler::Impl::open_generations() {
+  if (!options.restore.empty()) {
+    RETURN_IF_ERROR(generations.restore(options.restore, options.model, options.streams,
+                                        options.restore_positions));
+  }
+  RETURN_IF_ERROR(generations.find_next());
   training = generations.metrics();
+  return {};
+}
+
+Status Scheduler::Impl::go_on(Storage& storage, const JournalContents& from) {
+  const journal::State& state = from.state;
+  post.introduce(state.cluster(), journal->term());
+  const Result<std::string> newest = checkpoint::newest_generation(storage, options.checkpoint_dir);
+  if (newest.ok()) {
+    RETURN_IF_ERROR(generations.restore(newest.value(), options.model, options.streams, true));
+    RETURN_IF_ERROR(generations.find_next());
+  } else {
+    RETURN_IF_ERROR(open_generations());
+  }
+  generations.abandon_begun(state.generation());
+  training = from.training;
+  setup = state.setup();
+  has_been_set_up = state.is_set_up();
+  has_begun = state.has_begun();
+  rollbacks = state.rollbacks();
+  rollbacks_in_row = state.rollbacks_in_row();
+  lost_workers = state.lost_workers();
+  for (const journal::Counted& counted : state.counted()) {
+    if (counted.worker() >= workers.size()) continue;
+    workers[counted.worker()].counted[counted.incarnation()] = counted.number();
+  }
+  if (has_been_set_up) leases.await_claims(options.lease);
+  LOG(WARNING) << "scheduler " << journal->term() << " of this run goes on where the last one was";
+  if (!state.is_over()) return {};
+  ASSIGN_OR_RETURN(Accumulator held_out, Accumulator::decode(Buffer::copy_of(
+                                             state.held_out().data(), state.held_out().size())));
+  evaluation.adopt(std::move(held_out));
+  phase = Progress::kStopping;
+  // Who has not stopped yet cannot be told from who has.
+  for (LaneMember& lane : lanes) lane.is_known = lane.is_live = true;
+  for (WorkerMember& worker : workers) worker.is_known = worker.is_live = true;
+  return {};
+}
+
+journal::Record Scheduler::Impl::everything() const {
+  journal::Record record;
+  journal::State& state = *record.mutable_state();
+  state.set_identity(identity(options));
+  state.set_cluster(post.cluster());
+  state.set_setup(setup);
+  state.set_is_set_up(has_been_set_up);
+  state.set_has_begun(has_begun);
+  state.set_generation(generations.begun());
+  state.set_rollbacks(rollbacks);
+  state.set_rollbacks_in_row(rollbacks_in_row);
+  state.set_lost_workers(lost_workers);
+  for (std::uint32_t w = 0; w < workers.size(); ++w) {
+    for (const auto& [incarnation, number] : workers[w].counted) {
+      journal::Counted& counted = *state.add_counted();
+      counted.set_worker(w);
+      counted.set_incarnation(incarnation);
+      counted.set_number(number);
+    }
+  }
+  if (is_stopping()) {
+    state.set_is_over(true);
+    state.set_held_out(encode(evaluation.held_out()));
+  }
+  record.set_training(encode(training));
+  return record;
+}
+
+// Durable when it returns, unless the journal is lost.
+void Scheduler::Impl::note(bool with_sums) {
+  if (!journal) return;
+  journal::Record record = everything();
+  if (!with_sums) record.clear_training();
+  journal->append(record);
+  commit();
+}
+
+void Scheduler::Impl::commit(bool rewrite) {
+  if (journal) {
+    rewrite |= journal->is_long();
+    on_journal(rewrite ? journal->rewrite(everything()) : journal->sync());
+  }
+  next_commit = post.now() + kCommitEvery;
+  for (const auto& [worker, number] : to_acknowledge) acknowledge(worker, number);
+  to_acknowledge.clear();
+}
+
+void Scheduler::Impl::on_journal(Status written) {
+  if (written.ok()) return;
+  if (written.code() == Code::kUnavailable) return give_way();
+  LOG(ERROR) << "the journal is given up: " << written.message()
+             << "; should the scheduler die, start all roles again and they go on from the newest "
+                "checkpoint";
+  const Status removed = journal->remove();
+  journal.reset();
+  if (!removed.ok()) stop(removed);  // somebody would go on with what is not true any more
+}
+
+// Another scheduler runs this run. Whatever this one still says or writes could only do harm.
+void Scheduler::Impl::give_way() {
+  LOG(WARNING) << "another scheduler has taken this run over: this one (" << post.term()
+               << " of the run) ends";
+  post.fall_silent();
+  journal.reset();
+  status = unavailable("another scheduler has taken this run over");
+  phase = Progress::kDone;
+}
+
+void Scheduler::Impl::acknowledge(std::uint32_t worker, std::uint64_t number) {
+  wire::Header ack;
+  ack.mutable_heartbeat_ack()->set_number(number);
+  post.send(workers[worker].name, std::move(ack));
 }
 
 void Scheduler::Impl::on_message(TimePoint now, const net::Message& message) {
   const wire::Header& header = message.header;
   const bool is_first_word = header.has_hello() && header.cluster() == 0;
-  if (header.cluster() != options.cluster && !is_first_word) return;
+  if (header.cluster() != post.cluster() && !is_first_word) return;
+  if (header.term() > post.term()) return give_way();
   if (header.has_failure()) return on_failure(message.peer, header.failure());
   if (const auto lane = lane_index.find(message.peer); lane != lane_index.end()) {
     on_lane(now, lane->second, message);
@@ -158,6 +349,9 @@ void Scheduler::Impl::on_lane(TimePoint now, std::uint32_t index, const net::Mes
   if (header.has_hello()) return on_lane_hello(now, index, header.hello());
   if (header.has_stopped()) lane.has_stopped = true;
   if (!lane.is_known) return;
+  LOG_IF(WARNING, lane.is_missed) << lane.name << " answers again after "
+                                  << tenths(now - lane.heard);
+  lane.is_missed = false;
   lane.heard = now;
   if (header.has_lane_ready() && header.lane_ready().setup() == setup) {
     lane.is_ready = lane.is_live = true;
@@ -172,18 +366,32 @@ void Scheduler::Impl::on_lane(TimePoint now, std::uint32_t index, const net::Mes
 void Scheduler::Impl::on_lane_hello(TimePoint now, std::uint32_t index, const wire::Hello& hello) {
   LaneMember& lane = lanes[index];
   const bool was_known = lane.is_known;
+  const Duration silence = now - lane.heard;
   const Member::Standing standing = lane.hear(now, hello.incarnation());
   // Until it has done its set-up, a late word of a dead incarnation may still be taken for it.
   lane.is_live = standing != Member::kNew && lane.is_ready;
   if (standing == Member::kStranger) return;
   if (!lane.is_ready) lane.next_ask = {};
   if (standing == Member::kCurrent) return;
+  lane.is_missed = false;
+  if (was_known && !is_stopping()) {
+    detection_s = seconds(silence);
+    LOG(WARNING) << lane.name << " (" << lane.where << ") is lost: another process has taken its "
+                 << "place, " << tenths(silence) << " after its last word";
+  }
   lane.endpoint = hello.endpoint();
   lane.where = hello.host() + ", pid " + std::to_string(hello.pid());
   lane.is_ready = false;
   lane.has_stopped = false;
   lane.next_ask = {};
-  if (was_known && !is_stopping()) roll_back();
+  if (is_stopping()) return;
+  // It has lived on while there was no scheduler.
+  const bool holds_rows = !was_known && hello.setup() == setup;
+  if (holds_rows) {
+    lane.is_ready = lane.is_live = true;
+  } else if (was_known || has_been_set_up) {
+    roll_back();
+  }
 }
 
 void Scheduler::Impl::on_worker(TimePoint now, std::uint32_t index, const net::Message& message) {
@@ -208,9 +416,11 @@ void Scheduler::Impl::on_worker_hello(TimePoint now, std::uint32_t index,
   if (standing == Member::kStranger) return;
   worker.next_ask = {};
   if (standing == Member::kNew) {
-    if (was_live) {
+    if (was_live && !is_stopping()) {
       ++lost_workers;
       detection_s = seconds(silence);
+      LOG(WARNING) << worker.name << " (" << worker.where << ") is lost: another process has taken "
+                   << "its place, " << tenths(silence) << " after its last word";
     }
     leases.revoke_all(index);
     worker.where = hello.host() + ", pid " + std::to_string(hello.pid());
@@ -228,22 +438,25 @@ void Scheduler::Impl::on_heartbeat(TimePoint now, std::uint32_t index,
                                    const net::Message& message) {
   const wire::Heartbeat& heartbeat = message.header.heartbeat();
   WorkerMember& worker = workers[index];
-  count(worker, heartbeat, message.frames);
+  count(index, heartbeat, message.frames);
   const Member::Standing standing = worker.hear(now, heartbeat.incarnation());
   if (standing == Member::kStranger) return;
   if (standing == Member::kNew) leases.revoke_all(index);
   worker.setup = heartbeat.setup();
   worker.paused = heartbeat.paused();
-  wire::Header ack;
-  ack.mutable_heartbeat_ack()->set_number(heartbeat.number());
-  post.send(worker.name, std::move(ack));
+  if (journal && !journal->is_durable()) {
+    to_acknowledge.emplace_back(index, heartbeat.number());
+  } else {
+    acknowledge(index, heartbeat.number());
+  }
   if (heartbeat.setup() != setup) return;
   for (const wire::StreamProgress& stream : heartbeat.streams()) leases.on_progress(index, stream);
 }
 
 // Each heartbeat's metrics once; those of a set-up that was rolled back, never.
-void Scheduler::Impl::count(WorkerMember& worker, const wire::Heartbeat& heartbeat,
+void Scheduler::Impl::count(std::uint32_t index, const wire::Heartbeat& heartbeat,
                             const std::vector<Buffer>& frames) {
+  WorkerMember& worker = workers[index];
   std::uint64_t& counted = worker.counted[heartbeat.incarnation()];
   if (heartbeat.number() <= counted) return;
   counted = heartbeat.number();
@@ -251,6 +464,14 @@ void Scheduler::Impl::count(WorkerMember& worker, const wire::Heartbeat& heartbe
   const Result<Accumulator> metrics = Accumulator::decode(frames[0]);
   if (!metrics.ok()) return stop(Status(metrics.status()).context(worker.name + ": metrics"));
   training.merge(metrics.value());
+  if (!journal) return;
+  journal::Record record;
+  journal::Counted& noted = *record.mutable_metrics()->mutable_counted();
+  noted.set_worker(index);
+  noted.set_incarnation(heartbeat.incarnation());
+  noted.set_number(counted);
+  record.mutable_metrics()->set_sums(frames[0].data(), frames[0].size());
+  journal->append(record);
 }
 
 void Scheduler::Impl::on_evaluated(const wire::Evaluated& evaluated,
@@ -265,9 +486,14 @@ void Scheduler::Impl::drive(TimePoint now) {
   if (phase == Progress::kDone) return;
   if (started == kNever) started = last_generation = last_live_worker = now;
   post.begin_round(now);
+  if (journal && !journal->is_durable()) {
+    if (next_commit <= now) commit();
+    if (journal && !journal->is_durable()) post.wake_at(next_commit);
+  }
   if (!is_stopping()) check_deadlines(now);
   if (!is_stopping()) drive_lanes();
   if (!is_stopping() && is_set_up()) {
+    if (!std::exchange(has_been_set_up, true)) note();
     drive_workers();
     drive_training(now);
   }
@@ -289,8 +515,14 @@ void Scheduler::Impl::check_deadlines(TimePoint now) {
   if (!has_begun && is_overdue(last_join())) {
     return stop(unavailable(waited + absentees(lanes, workers)));
   }
-  for (const LaneMember& lane : lanes) {
-    if (lane.is_known && is_overdue(lane.heard)) {
+  for (LaneMember& lane : lanes) {
+    if (has_begun && !lane.is_known && is_overdue(started)) {
+      return stop(unavailable(waited + lane.name +
+                              " to be there again: start it, or go on later with --resume"));
+    }
+    if (!lane.is_known) continue;
+    check_lane(now, lane);
+    if (is_overdue(lane.heard)) {
       return stop(unavailable(waited + lane.name + " (" + lane.where +
                               ") to answer: start it again, or go on later with --resume"));
     }
@@ -298,6 +530,16 @@ void Scheduler::Impl::check_deadlines(TimePoint now) {
   if (has_begun && is_overdue(last_live_worker)) {
     stop(unavailable(waited + "a worker to come back: none is alive; go on later with --resume"));
   }
+}
+
+// A silent lane cannot be done without: it answers again, or a new process takes its place.
+void Scheduler::Impl::check_lane(TimePoint now, LaneMember& lane) {
+  if (lane.is_missed) return;
+  if (now - lane.heard < options.lease) return post.wake_at(lane.heard + options.lease);
+  lane.is_missed = true;
+  detection_s = seconds(now - lane.heard);
+  LOG(WARNING) << lane.name << " (" << lane.where << ") has been silent for "
+               << tenths(now - lane.heard) << ": waiting for it, or for a new process in its place";
 }
 
 // When the last of those appeared that were there and are not any more; never, if all are there.
@@ -320,12 +562,23 @@ bool Scheduler::Impl::is_overdue(TimePoint since) {
 
 void Scheduler::Impl::drive_lanes() {
   for (std::uint32_t i = 0; i < lanes.size(); ++i) {
-    if (!lanes[i].is_known) continue;
+    if (!lanes[i].is_known) {
+      if (is_successor && post.due(lanes[i].next_ask)) look_for(lanes[i]);
+      continue;
+    }
     // A lane that is set up is asked again now and then, to see that it is alive.
-    const bool is_due = lanes[i].is_ready ? post.due(lanes[i].next_ask, kLaneCheckEvery)
-                                          : post.due(lanes[i].next_ask);
+    const Duration check_every = std::min<Duration>(kLaneCheckEvery, options.lease / 3);
+    const bool is_due =
+        lanes[i].is_ready ? post.due(lanes[i].next_ask, check_every) : post.due(lanes[i].next_ask);
     if (is_due) send_lane_setup(i);
   }
+}
+
+// Whoever it is answers with Hello.
+void Scheduler::Impl::look_for(const LaneMember& lane) {
+  wire::Header header;
+  header.mutable_lane_setup()->set_setup(setup);
+  post.send(lane.name, std::move(header));
 }
 
 void Scheduler::Impl::send_lane_setup(std::uint32_t index) {
@@ -362,6 +615,7 @@ void Scheduler::Impl::drive_workers() {
   if (has_begun) return;
   has_begun = std::ranges::all_of(
       workers, [this](const WorkerMember& worker) { return worker.is_ready(setup); });
+  if (has_begun) note();
 }
 
 void Scheduler::Impl::send_worker_setup(const WorkerMember& worker) {
@@ -414,6 +668,7 @@ void Scheduler::Impl::drive_cut(TimePoint now) {
 // Every batch so far is in the generation, and no other.
 void Scheduler::Impl::begin_save() {
   if (Status begun = generations.begin(); !begun.ok()) return cut.give_up(std::move(begun));
+  note();
   saved_training = training;
   is_last_save = leases.all_ended() || stop_requested;
   const manifest::Manifest* base = is_last_save ? nullptr : generations.base(options.full_every);
@@ -441,6 +696,8 @@ void Scheduler::Impl::release_workers() {
 }
 
 void Scheduler::Impl::complete_generation(TimePoint now) {
+  if (journal) on_journal(journal->check_still_mine());
+  if (phase == Progress::kDone) return;
   manifest::Manifest manifest = describe_in_manifest(options);
   manifest.set_generation(generations.begun());
   manifest.set_written_ms(clock.wall_ms());
@@ -456,6 +713,7 @@ void Scheduler::Impl::complete_generation(TimePoint now) {
   cut.finish();
   rollbacks_in_row = save_failures = 0;
   last_generation = now;
+  commit(true);
   if (stop_requested && is_last_save) {
     return stop({Code::kInterrupted,
                  "stopped as asked, " + generations.dir() + " is complete: go on with --resume"});
@@ -494,8 +752,9 @@ void Scheduler::Impl::roll_back() {
   cut.finish();
   evaluation.reset();
   training = generations.metrics();
-  has_workers_setup = false;
+  has_workers_setup = has_been_set_up = false;
   phase = Progress::kJoining;
+  note(true);
   for (LaneMember& lane : lanes) {
     lane.is_ready = false;
     lane.next_ask = {};
@@ -507,6 +766,8 @@ void Scheduler::Impl::lose_worker(TimePoint now, std::uint32_t index) {
   WorkerMember& worker = workers[index];
   worker.is_live = false;
   detection_s = seconds(now - worker.heard);
+  LOG(WARNING) << worker.name << " (" << worker.where << ") is lost: noticed "
+               << tenths(now - worker.heard) << " after its last word";
   ++lost_workers;
   leases.revoke_all(index);
 }
@@ -515,6 +776,13 @@ void Scheduler::Impl::stop(Status why) {
   if (is_stopping()) return;
   status = std::move(why);
   phase = Progress::kStopping;
+  if (status.ok()) {
+    note();
+  } else if (journal) {
+    const Status removed = journal->remove();
+    LOG_IF(WARNING, !removed.ok()) << removed.message();
+    journal.reset();
+  }
   for (LaneMember& lane : lanes) lane.next_ask = {};
   for (WorkerMember& worker : workers) worker.next_ask = {};
 }
@@ -594,6 +862,7 @@ Progress Scheduler::progress() const {
   progress.lost_workers = impl.lost_workers;
   progress.rollbacks = impl.rollbacks;
   progress.detection_s = impl.detection_s;
+  progress.term = impl.post.term();
   return progress;
 }
 

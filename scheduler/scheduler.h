@@ -17,6 +17,7 @@ namespace meander::scheduler {
 
 struct SchedulerOptions {
   std::uint64_t cluster = 0;  // id of the run, drawn at start
+  std::uint64_t nonce = 0;    // of this process, for the journal
   std::uint32_t lanes = 1;
   std::uint32_t workers = 1;
   std::uint32_t streams = 1;            // logical streams: one per worker of the job
@@ -35,7 +36,10 @@ struct SchedulerOptions {
   std::string model;           // identity of the model's shape, checked against a checkpoint's
   std::string job;             // resolved job, kept in the manifest
   std::string checkpoint_dir;  // empty: nothing is written
-  std::string restore;         // generation directory to start from; empty: fresh
+  // Keep a journal in checkpoint_dir (journal_dir()), so that a successor goes on with the run. If
+  // there is one of this run, this is the successor: `cluster` and `restore` are the journal's.
+  bool journal = false;
+  std::string restore;  // generation directory to start from; empty: fresh
   // With restore: go on at its stream positions (resume), or keep only rows and start the streams
   // anew (other data: incremental training).
   bool restore_positions = true;
@@ -59,7 +63,11 @@ struct Progress {
   std::uint32_t lost_workers = 0;
   std::uint32_t rollbacks = 0;  // of the whole cluster, because a lane was lost
   double detection_s = 0;       // silence after which the last loss was noticed
+  std::uint64_t term = 1;       // of this scheduler: how many there were in this run, with it
 };
+
+// Where in a checkpoint directory the journal is.
+std::string journal_dir(const std::string& checkpoint_dir);
 
 // Coordinates a run: membership, leases, cuts, evaluation, the end. It never sees a row.
 class Scheduler final : public net::Node {

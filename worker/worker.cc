@@ -43,6 +43,7 @@ struct Worker::Impl {
   const WorkerOptions options;
   net::Transport& transport;
   std::uint64_t cluster;
+  std::uint64_t term = 0;  // the scheduler's
   Pipeline pipeline;
 
   std::uint64_t setup = 0;          // 0: not set up yet
@@ -70,6 +71,7 @@ struct Worker::Impl {
 
 void Worker::Impl::send(wire::Header header, std::vector<Buffer> frames) {
   header.set_cluster(cluster);
+  header.set_term(term);
   transport.send(net::kSchedulerName, std::move(header), std::move(frames));
 }
 
@@ -92,7 +94,8 @@ void Worker::Impl::say_hello(TimePoint now) {
 
 void Worker::Impl::on_scheduler(TimePoint now, const wire::Header& header) {
   if (cluster == 0) cluster = header.cluster();
-  if (header.cluster() != cluster) return;
+  if (header.cluster() != cluster || header.term() < term) return;
+  term = header.term();
   scheduler_heard = now;
   if (header.has_stop()) {
     wire::Header reply;

@@ -47,7 +47,7 @@ class Pause(harness.MeanderTest):
 
     def test_launcher_and_its_processes(self):
         run = self.begin("several", "launch", "--ps", "2", "--workers", "2")
-        children = self.children(run, "ps") + self.children(run, "worker")
+        children = [pid for role in ("scheduler", "ps", "worker") for pid in self.children(run, role)]
         self.assertTrue(children, "the run was over before")
         self.pause([run.pid, *children])
         self.finish(run, "several")

@@ -99,6 +99,7 @@ scheduler::SchedulerOptions scheduler_options(const Scenario& scenario, const nn
   options.evaluate = scenario.evaluate;
   options.model = "sim";
   options.checkpoint_dir = "ckpt";
+  options.journal = scenario.journal;
   options.restore = scenario.resume ? "ckpt" : "";
   options.checkpoint_every_s = scenario.checkpoint_every_s;
   options.heartbeat = std::chrono::milliseconds(10);
@@ -192,22 +193,29 @@ Cluster::Cluster(Scenario scenario, const nn::Graph& graph, wire::Optimizer opti
                  Storage& storage)
     : scenario_(std::move(scenario)),
       graph_(graph),
+      optimizer_(std::move(optimizer)),
       storage_(storage),
       network_(scenario_.fault_seed, scenario_.faults),
       clock_(std::make_unique<SimClock>(network_)),
       lanes_(scenario_.lanes),
       workers_(scenario_.workers) {
-  scheduler_ = std::make_unique<scheduler::Scheduler>(
-      scheduler_options(scenario_, graph, optimizer), network_.transport(net::kSchedulerName),
-      storage_, *clock_);
-  scheduler_process_ = std::make_unique<Sleeper>(*scheduler_);
-  network_.attach(net::kSchedulerName, scheduler_process_.get());
+  start_scheduler();
   for (std::uint32_t i = 0; i < lanes_.size(); ++i) start_lane(i);
   for (std::uint32_t i = 0; i < workers_.size(); ++i) start_worker(i);
   for (const Scenario::Event& event : scenario_.events) schedule(event);
 }
 
 Cluster::~Cluster() = default;
+
+void Cluster::start_scheduler() {
+  scheduler::SchedulerOptions options = scheduler_options(scenario_, graph_, optimizer_);
+  options.nonce = ++schedulers_;
+  network_.attach(net::kSchedulerName, nullptr);
+  scheduler_ = std::make_unique<scheduler::Scheduler>(
+      std::move(options), network_.transport(net::kSchedulerName), storage_, *clock_);
+  scheduler_process_ = std::make_unique<Sleeper>(*scheduler_);
+  network_.attach(net::kSchedulerName, scheduler_process_.get());
+}
 
 void Cluster::start_lane(std::uint32_t index) {
   const std::string name = net::lane_name(index);
@@ -250,7 +258,7 @@ void Cluster::schedule(const Scenario::Event& event) {
   using Event = Scenario::Event;
   const auto at = [this](Duration when, std::function<void()> fn) {
     network_.at(TimePoint(when), [this, fn = std::move(fn)] {
-      if (!scheduler_->finished()) fn();
+      if (!is_over()) fn();
     });
   };
   const std::uint32_t index = event.index;
@@ -265,7 +273,7 @@ void Cluster::schedule(const Scenario::Event& event) {
     if (event.is_reported) {
       at(event.when + event.length / 2, [this, is_worker, index, name] {
         const bool is_down = is_worker ? !workers_[index] : !lanes_[index];
-        if (is_down) scheduler_->peer_died(scheduler_process_->now(), name);
+        if (is_down && scheduler_) scheduler_->peer_died(scheduler_process_->now(), name);
       });
     }
     at(end, [this, is_worker, index] { is_worker ? start_worker(index) : start_lane(index); });
@@ -283,18 +291,41 @@ void Cluster::schedule(const Scenario::Event& event) {
           if (process) what(*process, network_.now());
         }
       }
-      what(*scheduler_process_, network_.now());
+      if (scheduler_) what(*scheduler_process_, network_.now());
     };
     at(event.when, [each] { each([](Sleeper& process, TimePoint) { process.sleep(); }); });
     at(end, [each] { each([](Sleeper& process, TimePoint now) { process.wake(now); }); });
+  } else if (event.kind == Event::kCrashScheduler) {
+    at(event.when, [this] {
+      network_.attach(net::kSchedulerName, nullptr);
+      scheduler_process_.reset();
+      scheduler_.reset();
+    });
+    at(end, [this] {
+      if (!scheduler_) start_scheduler();
+    });
+  } else if (event.kind == Event::kReplaceScheduler) {
+    const auto number = std::make_shared<std::size_t>(~std::size_t{0});
+    at(event.when, [this, number] {
+      if (!scheduler_) return;
+      *number = replaced_.size();
+      scheduler_process_->sleep();
+      replaced_.emplace_back(std::move(scheduler_), std::move(scheduler_process_));
+      start_scheduler();
+    });
+    at(end, [this, number] {
+      if (*number >= replaced_.size()) return;
+      Sleeper& process = *replaced_[*number].second;
+      process.wake(network_.now());
+      if (!process.finished()) process.on_timer(network_.now());
+    });
   } else {
     at(event.when, [this] { scheduler_->request_stop(scheduler_process_->now()); });
   }
 }
 
 bool Cluster::run() {
-  return network_.run_until([this] { return scheduler_->finished(); },
-                            TimePoint(std::chrono::hours(1)));
+  return network_.run_until([this] { return is_over(); }, TimePoint(std::chrono::hours(1)));
 }
 
 std::uint64_t Cluster::samples() const { return samples_between(0, scenario_.workers); }

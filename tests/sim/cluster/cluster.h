@@ -29,6 +29,7 @@ struct Scenario {
   double checkpoint_every_s = 0;
   bool evaluate = true;
   bool resume = false;
+  bool journal = false;  // the scheduler keeps one
   net::SimFaults faults;
 
   struct Event {
@@ -38,6 +39,8 @@ struct Scenario {
       kSleepWorker,  // it wakes up after `length` as if nothing had been
       kInterrupt,    // Ctrl-C
       kPauseAll,     // the machine, scheduler and all, for `length`
+      kCrashScheduler,
+      kReplaceScheduler,  // asleep for `length`, while another takes its place at once
     } kind = kCrashWorker;
     std::uint32_t index = 0;
     Duration when{}, length{};
@@ -61,6 +64,7 @@ class Cluster {
   bool run();
 
   const scheduler::Scheduler& scheduler() const { return *scheduler_; }
+  std::uint32_t schedulers() const { return schedulers_; }  // that were started
   std::uint64_t trace() const { return network_.trace(); }
   std::uint64_t delivered() const { return network_.delivered(); }
   Duration time() const { return network_.now().time_since_epoch(); }
@@ -73,6 +77,8 @@ class Cluster {
   class Sleeper;
   struct SimClock;
 
+  void start_scheduler();
+  bool is_over() const { return scheduler_ != nullptr && scheduler_->finished(); }
   void start_lane(std::uint32_t index);
   void start_worker(std::uint32_t index);
   void schedule(const Scenario::Event& event);
@@ -80,6 +86,7 @@ class Cluster {
 
   Scenario scenario_;
   const nn::Graph& graph_;
+  const wire::Optimizer optimizer_;
   Storage& storage_;
   InlineExecutor executor_;
   net::SimNetwork network_;
@@ -87,6 +94,9 @@ class Cluster {
   std::uint64_t incarnations_ = 0;
   std::unique_ptr<scheduler::Scheduler> scheduler_;
   std::unique_ptr<Sleeper> scheduler_process_;
+  std::uint32_t schedulers_ = 0;
+  // Schedulers that were replaced in their sleep.
+  std::vector<std::pair<std::unique_ptr<scheduler::Scheduler>, std::unique_ptr<Sleeper>>> replaced_;
   std::vector<std::unique_ptr<Sleeper>> lanes_, workers_;
 };
 

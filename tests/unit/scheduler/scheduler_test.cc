@@ -631,6 +631,336 @@ TEST_F(ResumeTest, StartsStreamsAnewWhenOnlyRowsAreWanted) {
   EXPECT_EQ(scheduler_->training().samples, 0u);
 }
 
+// The process is killed and started again; lanes and workers live on.
+class RestartTest : public SchedulerTest {
+ protected:
+  void SetUp() override {
+    SchedulerTest::SetUp();
+    options_.journal = true;
+    options_.nonce = 1;
+  }
+  void restart() {
+    scheduler_.reset();
+    transport_.sent.clear();
+    ++options_.nonce;
+    ++options_.cluster;  // drawn anew, and not used
+    start();
+  }
+  // The lane's answer to the question who is there.
+  void lane_is_there(std::uint32_t lane, std::uint64_t incarnation, std::uint64_t setup) {
+    const Sent asked = take(net::lane_name(lane), &wire::Header::has_lane_setup);
+    EXPECT_EQ(asked.header.cluster(), kCluster);
+    EXPECT_EQ(asked.header.lane_setup().incarnation(), 0u);
+    wire::Header header;
+    header.mutable_hello()->set_incarnation(incarnation);
+    header.mutable_hello()->set_endpoint("at " + net::lane_name(lane));
+    header.mutable_hello()->set_setup(setup);
+    say(net::lane_name(lane), header);
+  }
+  // The lane says that it knows of `epoch` for stream 0.
+  void knows_epoch(std::uint64_t epoch, std::uint64_t next) {
+    wire::Header header;
+    header.mutable_fenced()->set_epoch(epoch);
+    header.mutable_fenced()->set_next(next);
+    say("lane/0", header);
+  }
+  // Up to where the stream is held again under `epoch`.
+  void come_back(std::uint64_t epoch, std::uint64_t number, std::uint64_t seq,
+                 std::uint64_t paused = 0) {
+    restart();
+    lane_is_there(0, 10, 1);
+    heartbeat(0, 20, number, {{0, epoch, seq, seq}}, 0, 1, paused);
+    EXPECT_EQ(take("lane/0", &wire::Header::has_fence).header.fence().epoch(), epoch)
+        << "asked about, not taken away";
+    knows_epoch(epoch, seq);
+    heartbeat(0, 20, number + 1, {{0, epoch, seq, seq}}, 0, 1, paused);
+    EXPECT_EQ(count("worker/0", &wire::Header::has_lease), 0);
+    EXPECT_EQ(scheduler_->progress().rollbacks, 0u);
+    EXPECT_EQ(scheduler_->progress().phase, Progress::kTraining);
+  }
+  void finish(std::uint64_t epoch, std::uint64_t number) {
+    heartbeat(0, 20, number, {{0, epoch, 9, 9, true}}, 10);
+    saved(0, expect_save(0), {9}, true);
+    take("worker/0", &wire::Header::has_evaluate);
+  }
+};
+
+TEST_F(RestartTest, WhileJoiningSetsUpWhoIsNotYet) {
+  start(2, 1, 1);
+  hello("lane/0", 10);
+  hello("lane/1", 11);
+  lane_ready(0, 1);
+  restart();
+  lane_is_there(0, 10, 1);
+  lane_is_there(1, 11, 0);
+  EXPECT_EQ(take("lane/1", &wire::Header::has_lane_setup).header.lane_setup().setup(), 1u);
+  lane_ready(1, 1);
+  EXPECT_EQ(scheduler_->progress().rollbacks, 0u);
+  EXPECT_EQ(scheduler_->progress().lanes_ready, 2u);
+  hello("worker/0", 20);
+  take("worker/0", &wire::Header::has_worker_setup);
+}
+
+TEST_F(RestartTest, WhileTrainingTakesLanesAndLeasesAsTheyAre) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}}, 30);
+  advance(std::chrono::milliseconds(5));
+  come_back(epoch, 3, 4);
+  EXPECT_EQ(scheduler_->training().samples, 30u);
+  EXPECT_EQ(scheduler_->progress().term, 2u);
+  EXPECT_EQ(count("worker/0", &wire::Header::has_worker_setup), 0);
+  finish(epoch, 5);
+  EXPECT_EQ(scheduler_->training().samples, 40u);
+}
+
+TEST_F(RestartTest, MetricsCountOnceAcrossDeaths) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}}, 30);
+  transport_.sent.clear();
+  heartbeat(0, 20, 3, {{0, epoch, 4, 4}}, 5);
+  EXPECT_EQ(count("worker/0", &wire::Header::has_heartbeat_ack), 0) << "not durable yet";
+  advance(std::chrono::milliseconds(5));
+  EXPECT_EQ(take("worker/0", &wire::Header::has_heartbeat_ack).header.heartbeat_ack().number(), 3u);
+  heartbeat(0, 20, 4, {{0, epoch, 5, 5}}, 700);  // dies before that is durable, or acknowledged
+  restart();
+  EXPECT_EQ(scheduler_->training().samples, 35u);
+  heartbeat(0, 20, 3, {{0, epoch, 4, 4}}, 5);
+  EXPECT_EQ(scheduler_->training().samples, 35u);
+  heartbeat(0, 20, 4, {{0, epoch, 5, 5}}, 700);
+  EXPECT_EQ(scheduler_->training().samples, 735u);
+}
+
+TEST_F(RestartTest, AStreamThatNobodyHoldsIsLeasedAnew) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}});
+  restart();
+  lane_is_there(0, 10, 1);
+  hello("worker/0", 21);  // restarted as well
+  heartbeat(0, 21, 1);
+  const std::uint64_t fresh = take("lane/0", &wire::Header::has_fence).header.fence().epoch();
+  EXPECT_GT(fresh, epoch);
+  fenced(0, 0, 3);
+  EXPECT_EQ(take("worker/0", &wire::Header::has_lease).header.lease().next(), 3u);
+}
+
+TEST_F(RestartTest, ALeaseThatWasBeingTakenAwayIsNotLeftToItsHolder) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}});
+  restart();
+  lane_is_there(0, 10, 1);
+  heartbeat(0, 20, 3, {{0, epoch, 4, 4}});
+  knows_epoch(epoch + 1, 4);
+  const std::uint64_t fresh = take("lane/0", &wire::Header::has_fence).header.fence().epoch();
+  EXPECT_GT(fresh, epoch + 1);
+}
+
+TEST_F(RestartTest, AWorkerThatIsGoneIsNotWaitedForLongerThanALease) {
+  options_.workers = options_.streams = 2;
+  start(1, 2, 2);
+  hello("lane/0", 10);
+  lane_ready(0, 1);
+  for (std::uint32_t w : {0u, 1u}) hello(net::worker_name(w), 20 + w);
+  for (std::uint32_t w : {0u, 1u}) heartbeat(w, 20 + w, 1);
+  restart();
+  lane_is_there(0, 10, 1);
+  for (int i = 0; i < 12; ++i) {
+    heartbeat(0, 20, 2 + i);
+    advance(options_.heartbeat);
+  }
+  take("lane/0", &wire::Header::has_fence);
+  fenced(0, 1, 0);
+  EXPECT_EQ(take("worker/0", &wire::Header::has_lease).header.lease().stream(), 1u);
+}
+
+TEST_F(RestartTest, AfterALaneHasDiedTooRollsBack) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}}, 30);
+  restart();
+  hello("lane/0", 11);
+  EXPECT_EQ(scheduler_->progress().rollbacks, 1u);
+  EXPECT_EQ(scheduler_->training().samples, 0u);
+  const wire::LaneSetup again = take("lane/0", &wire::Header::has_lane_setup).header.lane_setup();
+  EXPECT_EQ(again.setup(), 2u);
+  EXPECT_GT(again.first_epoch(), epoch);
+  restart();  // while the cluster rolls back
+  EXPECT_EQ(scheduler_->progress().rollbacks, 1u);
+  lane_is_there(0, 11, 0);
+  lane_ready(0, 2);
+  EXPECT_EQ(scheduler_->progress().rollbacks, 1u);
+  heartbeat(0, 20, 4, {{0, epoch, 5, 5}}, 100);
+  EXPECT_EQ(scheduler_->training().samples, 0u);
+  EXPECT_EQ(take("worker/0", &wire::Header::has_worker_setup).header.worker_setup().setup(), 2u);
+}
+
+TEST_F(RestartTest, WhilePausingOrDrainingLetsWorkersGoOn) {
+  options_.checkpoint_every_s = 1;
+  const std::uint64_t epoch = start_one();
+  for (const bool is_draining : {false, true}) {
+    advance(std::chrono::milliseconds(600));
+    heartbeat(0, 20, is_draining ? 12 : 2, {{0, epoch, 2, 2}});
+    advance(std::chrono::milliseconds(600));
+    const std::uint64_t cut = take("worker/0", &wire::Header::has_pause).header.pause().cut();
+    if (is_draining) {
+      wire::Header paused;
+      paused.mutable_paused()->set_cut(cut);
+      add({0, epoch, 2, 2}, *paused.mutable_paused()->add_streams());
+      say("worker/0", paused);
+      take("worker/0", &wire::Header::has_run_to);
+    }
+    come_back(epoch, is_draining ? 13 : 3, 2, cut);
+    EXPECT_EQ(take("worker/0", &wire::Header::has_resume).header.resume().cut(), cut);
+    advance(std::chrono::milliseconds(600));
+    heartbeat(0, 20, is_draining ? 15 : 5, {{0, epoch, 2, 2}});
+    advance(std::chrono::milliseconds(600));
+    EXPECT_GT(take("worker/0", &wire::Header::has_pause).header.pause().cut(), cut);
+    heartbeat(0, 20, is_draining ? 16 : 6, {{0, epoch, 2, 2}});
+  }
+}
+
+TEST_F(RestartTest, WhileFlippingOrWritingGivesTheGenerationUp) {
+  options_.checkpoint_every_s = 1;
+  const std::uint64_t epoch = start_one();
+  std::uint64_t number = 2;
+  for (const bool is_writing : {false, true}) {
+    advance(std::chrono::milliseconds(600));
+    heartbeat(0, 20, number++, {{0, epoch, 2, 2}}, 10);
+    advance(std::chrono::milliseconds(600));
+    const std::uint64_t cut = take("worker/0", &wire::Header::has_pause).header.pause().cut();
+    const wire::Save save = cut_at(cut, epoch, 2);
+    if (is_writing) flipped(0, save);
+    ASSERT_TRUE(storage_->exists(save.dir()));
+    come_back(epoch, number, 2, is_writing ? 0 : cut);
+    number += 2;
+    EXPECT_FALSE(storage_->exists(save.dir()));
+    transport_.sent.clear();
+    saved(0, save, {2}, false);  // late: nobody waits for it
+    EXPECT_EQ(scheduler_->progress().generation, 0u);
+  }
+  heartbeat(0, 20, number++, {{0, epoch, 9, 9, true}}, 1);
+  EXPECT_EQ(expect_save(0).generation(), 3u) << "numbers are never used twice";
+  EXPECT_EQ(scheduler_->training().samples, 21u);
+}
+
+TEST_F(RestartTest, AfterAGenerationGoesBackToItWhenALaneIsLost) {
+  options_.checkpoint_every_s = 1;
+  const std::uint64_t epoch = start_one();
+  advance(std::chrono::milliseconds(600));
+  heartbeat(0, 20, 2, {{0, epoch, 2, 2}}, 10);
+  advance(std::chrono::milliseconds(600));
+  const wire::Save save = cut_at(1, epoch, 2);
+  flipped(0, save);
+  saved(0, save, {2}, false);
+  heartbeat(0, 20, 3, {{0, epoch, 5, 5}}, 7);
+  come_back(epoch, 4, 5);
+  EXPECT_EQ(scheduler_->training().samples, 10u) << "what was not durable comes again";
+  hello("lane/0", 12);
+  EXPECT_EQ(scheduler_->training().samples, 10u);
+  EXPECT_EQ(take("lane/0", &wire::Header::has_lane_setup).header.lane_setup().restore_dir(),
+            "ckpt/gen-000001");
+}
+
+TEST_F(RestartTest, WhileEvaluatingScoresAgain) {
+  const std::uint64_t epoch = start_one();
+  finish(epoch, 2);
+  restart();
+  lane_is_there(0, 10, 1);
+  heartbeat(0, 20, 3, {{0, epoch, 9, 9, true}});
+  knows_epoch(epoch, 9);
+  heartbeat(0, 20, 4, {{0, epoch, 9, 9, true}});
+  take("worker/0", &wire::Header::has_evaluate);
+  EXPECT_EQ(count("lane/0", &wire::Header::has_save), 0) << "all is saved";
+}
+
+TEST_F(RestartTest, WhileStoppingStopsAndKnowsTheScores) {
+  const std::uint64_t epoch = start_one();
+  finish(epoch, 2);
+  wire::Header header;
+  header.mutable_evaluated()->set_slices(1);
+  header.mutable_evaluated()->set_setup(1);
+  Accumulator scores;
+  scores.samples = 40;
+  say("worker/0", header, {scores.encode()});
+  take("worker/0", &wire::Header::has_stop);
+  restart();
+  take("worker/0", &wire::Header::has_stop);
+  take("lane/0", &wire::Header::has_stop);
+  for (int i = 0; i < 10 && !scheduler_->finished(); ++i) advance(options_.retry);
+  EXPECT_TRUE(scheduler_->finished());
+  EXPECT_TRUE(scheduler_->status().ok()) << scheduler_->status().message();
+  EXPECT_EQ(scheduler_->held_out().samples, 40u);
+  EXPECT_EQ(scheduler_->training().samples, 10u);
+  EXPECT_EQ(scheduler_->generation_dir(), "ckpt/gen-000001");
+}
+
+TEST_F(RestartTest, ASleeperThatWasReplacedDoesNoHarm) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}}, 30);
+  const std::unique_ptr<Scheduler> sleeper = std::move(scheduler_);
+  restart();
+  transport_.sent.clear();
+  wire::Header header;
+  header.set_cluster(kCluster);
+  header.mutable_hello()->set_incarnation(11);  // it would roll back
+  sleeper->on_message(now_, {"lane/0", header, {}});
+  EXPECT_TRUE(sleeper->finished());
+  EXPECT_EQ(sleeper->status().code(), Code::kUnavailable);
+  EXPECT_TRUE(transport_.sent.empty());
+  restart();
+  EXPECT_EQ(scheduler_->progress().rollbacks, 0u);
+}
+
+TEST_F(RestartTest, EndsWhenAPeerKnowsALaterScheduler) {
+  start_one();
+  wire::Header header;
+  header.set_cluster(kCluster);
+  header.set_term(2);
+  header.mutable_lane_ready()->set_setup(1);
+  scheduler_->on_message(now_, {"lane/0", header, {}});
+  EXPECT_TRUE(scheduler_->finished());
+  EXPECT_EQ(scheduler_->status().code(), Code::kUnavailable);
+}
+
+TEST_F(RestartTest, AnotherJobStartsAnew) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}}, 30);
+  options_.job = "train: {batch: 7}";
+  restart();
+  EXPECT_EQ(scheduler_->training().samples, 0u);
+  EXPECT_EQ(transport_.sent.size(), 0u) << "nobody is looked for";
+}
+
+TEST_F(RestartTest, ARunWithoutAJournalLeavesNoneBehind) {
+  start_one();
+  EXPECT_TRUE(storage_->exists(journal_dir("ckpt")));
+  options_.journal = false;
+  restart();
+  EXPECT_FALSE(storage_->exists(journal_dir("ckpt")));
+}
+
+TEST_F(RestartTest, SaysWhichLaneDoesNotComeBack) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}});
+  restart();
+  for (int i = 0; i < 200 && scheduler_->status().ok(); ++i) {
+    heartbeat(0, 20, 3 + i, {{0, epoch, 3, 3}});
+    advance(options_.heartbeat);
+  }
+  EXPECT_EQ(scheduler_->status().code(), Code::kUnavailable);
+  EXPECT_THAT(scheduler_->status().message(), HasSubstr("waited 60 s for lane/0"));
+}
+
+TEST_F(SchedulerTest, ASilentLaneIsNoticed) {
+  const std::uint64_t epoch = start_one();
+  for (int i = 0; i < 12; ++i) {
+    EXPECT_EQ(scheduler_->progress().detection_s > 0, i >= 10) << i;
+    heartbeat(0, 20, 2 + i, {{0, epoch, 1, 0}});
+    advance(options_.heartbeat);
+  }
+  EXPECT_GE(scheduler_->progress().detection_s, seconds(options_.lease));
+  EXPECT_LE(scheduler_->progress().detection_s, seconds(options_.lease + options_.heartbeat));
+  EXPECT_FALSE(scheduler_->finished());
+}
+
 TEST_F(ResumeTest, SaysThatThereIsNothingToResume) {
   options_.restore = "nowhere";
   start(1, 1, 1);
