@@ -45,6 +45,8 @@ struct LaneMember : Member {
 struct WorkerMember : Member {
   std::uint64_t setup = 0;                         // shown by its last heartbeat
   std::uint64_t paused = 0;                        // the cut it is paused for
+  std::uint64_t lanes_version = 0;                 // of the lanes' endpoints that it knows
+  TimePoint next_move{};                           // when to tell it of others
   std::map<std::uint64_t, std::uint64_t> counted;  // last heartbeat, by incarnation
 
   // May be given work under this set-up.

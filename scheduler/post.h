@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,13 +49,27 @@ class Post {
     if (is_silent_) return;
     header.set_cluster(cluster_);
     header.set_term(term_);
-    transport_.send(peer, header, frames);
+    transport_.send(process(peer), header, frames);
+  }
+
+  // Two processes change places: what is sent to the one goes to the other, and the other way
+  // round.
+  void swap(const std::string& a, const std::string& b) {
+    if (swapped_.erase(a) + swapped_.erase(b) != 0) return;
+    swapped_[a] = b;
+    swapped_[b] = a;
+  }
+  // The process that plays a peer's role, or the role of a process.
+  const std::string& process(const std::string& peer) const {
+    const auto at = swapped_.find(peer);
+    return at == swapped_.end() ? peer : at->second;
   }
 
  private:
   net::Transport& transport_;
   std::uint64_t cluster_ = 0, term_ = 0;
   bool is_silent_ = false;
+  std::map<std::string, std::string> swapped_;
   const Duration retry_;
   TimePoint now_{}, wake_{};
 };

@@ -8,6 +8,7 @@
 
 #include "checkpoint/generation.h"
 #include "common/check.h"
+#include "scheduler/backups.h"
 #include "scheduler/cut.h"
 #include "scheduler/describe.h"
 #include "scheduler/evaluation.h"
@@ -84,7 +85,7 @@ struct Scheduler::Impl {
   // One round: sends all that is due, moves on where it can.
   void drive(TimePoint now);
   void check_deadlines(TimePoint now);
-  void check_lane(TimePoint now, LaneMember& lane);
+  void check_lane(TimePoint now, std::uint32_t index);
   TimePoint last_join() const;
   bool is_overdue(TimePoint since);  // longer ago than options.join
   void drive_lanes();
@@ -94,6 +95,8 @@ struct Scheduler::Impl {
   void drive_evaluation();
   void drive_stop();
 
+  bool fail_over(TimePoint now, std::uint32_t index);
+  void drive_backups();
   void roll_back();
   void lose_worker(TimePoint now, std::uint32_t index);
   void begin_save();
@@ -101,6 +104,7 @@ struct Scheduler::Impl {
   void complete_generation(TimePoint now);
   void on_save_failed(TimePoint now, Status why);
   void stop(Status why);
+  wire::LaneSetup lane_setup() const;
   void send_lane_setup(std::uint32_t index);
   void look_for(const LaneMember& lane);
   void send_worker_setup(const WorkerMember& worker);
@@ -116,7 +120,8 @@ struct Scheduler::Impl {
   Post post;
   std::vector<LaneMember> lanes;
   std::vector<WorkerMember> workers;
-  std::map<std::string, std::uint32_t> lane_index, worker_index;  // by peer name
+  Backups backups;
+  std::map<std::string, std::uint32_t> lane_index, backup_index, worker_index;  // by peer name
   Generations generations;
   Leases leases;
   Cut cut;
@@ -133,6 +138,7 @@ struct Scheduler::Impl {
   Status status;
   std::uint64_t setup = 1, first_epoch = 0;
   std::uint32_t rollbacks = 0, rollbacks_in_row = 0;  // in all; since the last generation
+  std::uint64_t lanes_version = 0;                    // how often a backup took over
   bool has_workers_setup = false;                     // WorkerSetup of this set-up has gone out
   bool has_been_set_up = false;                       // all lanes have done the present set-up
   bool has_begun = false;                             // all roles were there once
@@ -157,6 +163,7 @@ Scheduler::Impl::Impl(SchedulerOptions scheduler_options, net::Transport& transp
       post(transport, options.retry),
       lanes(options.lanes),
       workers(options.workers),
+      backups(options.lanes, options.replicas),
       generations(storage, options.checkpoint_dir, options.keep),
       leases(options.streams, options.lanes),
       cut(options.lanes, options.workers, options.staleness >= 0) {
@@ -164,6 +171,7 @@ Scheduler::Impl::Impl(SchedulerOptions scheduler_options, net::Transport& transp
   for (std::uint32_t i = 0; i < lanes.size(); ++i) {
     lanes[i].name = net::lane_name(i);
     lane_index[lanes[i].name] = i;
+    if (backups.are_wanted()) backup_index[backups.member(i).name] = i;
   }
   for (std::uint32_t i = 0; i < workers.size(); ++i) {
     workers[i].name = net::worker_name(i);
@@ -197,6 +205,7 @@ Status Scheduler::Impl::take_up(Storage& storage) {
   post.introduce(options.cluster, journal->term());
   cut.count_from(base);
   leases.count_from(base);
+  backups.count_from(base);
   first_epoch = leases.reset();
   is_successor = !taken.value().is_empty && taken.value().state.identity() == identity(options);
   RETURN_IF_ERROR(is_successor ? go_on(storage, taken.value()) : open_generations());
@@ -232,6 +241,7 @@ Status Scheduler::Impl::go_on(Storage& storage, const JournalContents& from) {
   rollbacks = state.rollbacks();
   rollbacks_in_row = state.rollbacks_in_row();
   lost_workers = state.lost_workers();
+  backups.go_on(state, post);
   for (const journal::Counted& counted : state.counted()) {
     if (counted.worker() >= workers.size()) continue;
     workers[counted.worker()].counted[counted.incarnation()] = counted.number();
@@ -245,6 +255,7 @@ Status Scheduler::Impl::go_on(Storage& storage, const JournalContents& from) {
   phase = Progress::kStopping;
   // Who has not stopped yet cannot be told from who has.
   for (LaneMember& lane : lanes) lane.is_known = lane.is_live = true;
+  for (const auto& [name, lane] : backup_index) backups.member(lane).is_known = true;
   for (WorkerMember& worker : workers) worker.is_known = worker.is_live = true;
   return {};
 }
@@ -261,6 +272,7 @@ journal::Record Scheduler::Impl::everything() const {
   state.set_rollbacks(rollbacks);
   state.set_rollbacks_in_row(rollbacks_in_row);
   state.set_lost_workers(lost_workers);
+  backups.note(state);
   for (std::uint32_t w = 0; w < workers.size(); ++w) {
     for (const auto& [incarnation, number] : workers[w].counted) {
       journal::Counted& counted = *state.add_counted();
@@ -329,9 +341,12 @@ void Scheduler::Impl::on_message(TimePoint now, const net::Message& message) {
   if (header.cluster() != post.cluster() && !is_first_word) return;
   if (header.term() > post.term()) return give_way();
   if (header.has_failure()) return on_failure(message.peer, header.failure());
-  if (const auto lane = lane_index.find(message.peer); lane != lane_index.end()) {
+  const std::string& peer = post.process(message.peer);
+  if (const auto lane = lane_index.find(peer); lane != lane_index.end()) {
     on_lane(now, lane->second, message);
-  } else if (const auto worker = worker_index.find(message.peer); worker != worker_index.end()) {
+  } else if (const auto backup = backup_index.find(peer); backup != backup_index.end()) {
+    backups.on_message(now, backup->second, header, setup);
+  } else if (const auto worker = worker_index.find(peer); worker != worker_index.end()) {
     on_worker(now, worker->second, message);
   }
 }
@@ -354,9 +369,23 @@ void Scheduler::Impl::on_lane(TimePoint now, std::uint32_t index, const net::Mes
   lane.is_missed = false;
   lane.heard = now;
   if (header.has_lane_ready() && header.lane_ready().setup() == setup) {
-    lane.is_ready = lane.is_live = true;
+    if (backups.is_taking_over(index)) {
+      backups.on_ready(index, header.lane_ready());
+    } else if (header.lane_ready().turn() == backups.turn(index)) {
+      lane.is_ready = lane.is_live = true;
+    }
+  }
+  if (header.has_fenced() && backups.is_taking_over(index)) {
+    backups.on_fenced(index, header.fenced());
   }
   if (header.has_fenced()) leases.on_fenced(index, header.fenced());
+  if (header.has_in_step() && backups.are_wanted()) {
+    backups.on_in_step(index, header.in_step(), setup);
+  }
+  if (header.has_forgotten() && header.forgotten().setup() == setup && !is_stopping()) {
+    LOG(WARNING) << lane.name << " was asked for rows that only the process before had given";
+    roll_back();
+  }
   if (header.has_flipped() && header.flipped().setup() == setup) {
     cut.on_flipped(index, header.flipped());
   }
@@ -389,9 +418,33 @@ void Scheduler::Impl::on_lane_hello(TimePoint now, std::uint32_t index, const wi
   const bool holds_rows = !was_known && hello.setup() == setup;
   if (holds_rows) {
     lane.is_ready = lane.is_live = true;
-  } else if (was_known || has_been_set_up) {
+  } else if ((was_known || has_been_set_up) && !fail_over(now, index)) {
     roll_back();
   }
+}
+
+// A lane is lost. False: nobody stands by for it.
+bool Scheduler::Impl::fail_over(TimePoint now, std::uint32_t index) {
+  if (!backups.is_in_step(index)) return false;
+  LaneMember& lane = lanes[index];
+  LOG(WARNING) << lane.name << ": " << backups.member(index).where << " takes over";
+  backups.take_over(index, lane, post);
+  lane.is_missed = false;
+  lane.heard = now;
+  note();
+  if (cut.phase() >= Cut::kFlipping) {  // what the lost one had to write
+    generations.abandon();
+    cut.finish();
+    save_again = now + kSaveAgain;
+  }
+  return true;
+}
+
+void Scheduler::Impl::drive_backups() {
+  if (!backups.are_wanted()) return;
+  if (!backups.drive(post, lanes, leases, lane_setup())) return;
+  ++lanes_version;
+  for (WorkerMember& worker : workers) worker.next_ask = {};
 }
 
 void Scheduler::Impl::on_worker(TimePoint now, std::uint32_t index, const net::Message& message) {
@@ -444,6 +497,7 @@ void Scheduler::Impl::on_heartbeat(TimePoint now, std::uint32_t index,
   if (standing == Member::kNew) leases.revoke_all(index);
   worker.setup = heartbeat.setup();
   worker.paused = heartbeat.paused();
+  worker.lanes_version = heartbeat.lanes_version();
   if (journal && !journal->is_durable()) {
     to_acknowledge.emplace_back(index, heartbeat.number());
   } else {
@@ -492,6 +546,7 @@ void Scheduler::Impl::drive(TimePoint now) {
   }
   if (!is_stopping()) check_deadlines(now);
   if (!is_stopping()) drive_lanes();
+  if (!is_stopping()) drive_backups();
   if (!is_stopping() && is_set_up()) {
     if (!std::exchange(has_been_set_up, true)) note();
     drive_workers();
@@ -515,13 +570,14 @@ void Scheduler::Impl::check_deadlines(TimePoint now) {
   if (!has_begun && is_overdue(last_join())) {
     return stop(unavailable(waited + absentees(lanes, workers)));
   }
-  for (LaneMember& lane : lanes) {
+  for (std::uint32_t i = 0; i < lanes.size(); ++i) {
+    LaneMember& lane = lanes[i];
     if (has_begun && !lane.is_known && is_overdue(started)) {
       return stop(unavailable(waited + lane.name +
                               " to be there again: start it, or go on later with --resume"));
     }
     if (!lane.is_known) continue;
-    check_lane(now, lane);
+    check_lane(now, i);
     if (is_overdue(lane.heard)) {
       return stop(unavailable(waited + lane.name + " (" + lane.where +
                               ") to answer: start it again, or go on later with --resume"));
@@ -533,7 +589,16 @@ void Scheduler::Impl::check_deadlines(TimePoint now) {
 }
 
 // A silent lane cannot be done without: it answers again, or a new process takes its place.
-void Scheduler::Impl::check_lane(TimePoint now, LaneMember& lane) {
+void Scheduler::Impl::check_lane(TimePoint now, std::uint32_t index) {
+  LaneMember& lane = lanes[index];
+  if (backups.is_in_step(index) && lane.is_ready) {
+    if (now - lane.heard < Backups::kSilence) return post.wake_at(lane.heard + Backups::kSilence);
+    detection_s = seconds(now - lane.heard);
+    LOG(WARNING) << lane.name << " (" << lane.where << ") has been silent for "
+                 << tenths(now - lane.heard);
+    fail_over(now, index);
+    return;
+  }
   if (lane.is_missed) return;
   if (now - lane.heard < options.lease) return post.wake_at(lane.heard + options.lease);
   lane.is_missed = true;
@@ -567,7 +632,10 @@ void Scheduler::Impl::drive_lanes() {
       continue;
     }
     // A lane that is set up is asked again now and then, to see that it is alive.
-    const Duration check_every = std::min<Duration>(kLaneCheckEvery, options.lease / 3);
+    if (backups.is_taking_over(i)) continue;
+    const Duration check_every = backups.are_wanted()
+                                     ? Backups::kCheckEvery
+                                     : std::min<Duration>(kLaneCheckEvery, options.lease / 3);
     const bool is_due =
         lanes[i].is_ready ? post.due(lanes[i].next_ask, check_every) : post.due(lanes[i].next_ask);
     if (is_due) send_lane_setup(i);
@@ -581,12 +649,18 @@ void Scheduler::Impl::look_for(const LaneMember& lane) {
   post.send(lane.name, std::move(header));
 }
 
+wire::LaneSetup Scheduler::Impl::lane_setup() const {
+  wire::LaneSetup body = describe_to_lanes(options);
+  body.set_setup(setup);
+  body.set_first_epoch(first_epoch);
+  return body;
+}
+
 void Scheduler::Impl::send_lane_setup(std::uint32_t index) {
   wire::Header header;
   wire::LaneSetup& body = *header.mutable_lane_setup();
-  body = describe_to_lanes(options);
-  body.set_setup(setup);
-  body.set_first_epoch(first_epoch);
+  body = lane_setup();
+  body.set_turn(backups.turn(index));
   body.set_incarnation(lanes[index].incarnation);
   body.set_restore_dir(generations.dir());
   body.set_restore_positions(generations.has_positions());
@@ -609,6 +683,13 @@ void Scheduler::Impl::drive_workers() {
     } else if (worker.paused != 0 && worker.paused != cut.number() && post.due(worker.next_ask)) {
       wire::Header header;
       header.mutable_resume()->set_cut(worker.paused);
+      post.send(worker.name, std::move(header));
+    } else if (worker.lanes_version < lanes_version && post.due(worker.next_move)) {
+      wire::Header header;
+      wire::LaneEndpoints& body = *header.mutable_lane_endpoints();
+      body.set_setup(setup);
+      body.set_version(lanes_version);
+      for (const LaneMember& lane : lanes) body.add_endpoints(lane.endpoint);
       post.send(worker.name, std::move(header));
     }
   }
@@ -760,6 +841,7 @@ void Scheduler::Impl::roll_back() {
     lane.next_ask = {};
   }
   for (WorkerMember& worker : workers) worker.next_ask = {};
+  backups.reset();
 }
 
 void Scheduler::Impl::lose_worker(TimePoint now, std::uint32_t index) {
@@ -799,6 +881,7 @@ void Scheduler::Impl::drive_stop() {
     post.send(member.name, std::move(header));
   };
   for (LaneMember& lane : lanes) ask(lane);
+  for (const auto& [name, lane] : backup_index) ask(backups.member(lane));
   for (WorkerMember& worker : workers) ask(worker);
   post.wake_at(stop_deadline);
   if (all_stopped || stop_deadline <= post.now()) phase = Progress::kDone;
@@ -833,14 +916,21 @@ void Scheduler::request_stop(TimePoint now) {
   impl.drive(now);
 }
 
-void Scheduler::peer_died(TimePoint now, const std::string& peer) {
+void Scheduler::peer_died(TimePoint now, const std::string& process) {
   Impl& impl = *impl_;
+  const std::string& peer = impl.post.process(process);
   if (const auto worker = impl.worker_index.find(peer); worker != impl.worker_index.end()) {
     WorkerMember& member = impl.workers[worker->second];
     if (member.is_live) impl.lose_worker(now, worker->second);
     member.bury();
   } else if (const auto lane = impl.lane_index.find(peer); lane != impl.lane_index.end()) {
     impl.lanes[lane->second].bury();
+    if (!impl.is_stopping() && impl.lanes[lane->second].is_ready) {
+      impl.fail_over(now, lane->second);
+    }
+  } else if (const auto backup = impl.backup_index.find(peer); backup != impl.backup_index.end()) {
+    impl.backups.member(backup->second).bury();
+    impl.backups.lose(backup->second);
   }
   impl.drive(now);
 }
@@ -861,6 +951,8 @@ Progress Scheduler::progress() const {
   progress.generation = impl.generations.manifest().generation();
   progress.lost_workers = impl.lost_workers;
   progress.rollbacks = impl.rollbacks;
+  progress.backups = impl.backups.in_step();
+  progress.failovers = impl.backups.failovers();
   progress.detection_s = impl.detection_s;
   progress.term = impl.post.term();
   return progress;

@@ -19,6 +19,7 @@ struct SchedulerOptions {
   std::uint64_t cluster = 0;  // id of the run, drawn at start
   std::uint64_t nonce = 0;    // of this process, for the journal
   std::uint32_t lanes = 1;
+  std::uint32_t replicas = 0;  // of each lane: 0, or 1 process that stands by
   std::uint32_t workers = 1;
   std::uint32_t streams = 1;            // logical streams: one per worker of the job
   std::int64_t staleness = 0;           // wire.proto, LaneSetup
@@ -61,6 +62,8 @@ struct Progress {
   std::uint64_t samples = 0, batches = 0;
   std::uint64_t generation = 0;
   std::uint32_t lost_workers = 0;
+  std::uint32_t backups = 0;    // in step
+  std::uint32_t failovers = 0;  // a backup took over
   std::uint32_t rollbacks = 0;  // of the whole cluster, because a lane was lost
   double detection_s = 0;       // silence after which the last loss was noticed
   std::uint64_t term = 1;       // of this scheduler: how many there were in this run, with it
