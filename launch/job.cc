@@ -176,6 +176,9 @@ void check_cluster(Checker& check, const job::Cluster& cluster) {
   check.range("cluster.join_s", cluster.join_s(), 1u, 86'400u);
   check.require(cluster.lease_ms() >= 2 * cluster.heartbeat_ms(), "cluster.lease_ms",
                 "must be at least twice cluster.heartbeat_ms, or a late word costs a lease");
+  check.range("cluster.replicas", cluster.replicas(), 0u, 1u);
+  check.require(cluster.replicas() == 0 || cluster.ps() >= 2, "cluster.replicas",
+                "needs cluster.ps of at least 2: a backup is in another process than its lane");
   check.require(cluster.lanes() == 0 || cluster.lanes() >= cluster.ps(), "cluster.lanes",
                 "must be at least cluster.ps: every ps process needs a lane");
 }

@@ -61,6 +61,10 @@ Status start_children(Children& children, const Plan& plan, std::vector<std::str
     for (std::uint32_t lane = lanes.first; lane < lanes.end; ++lane) {
       peers.push_back(net::lane_name(lane));
     }
+    const LaneRange backups = backups_of(i, cluster);
+    for (std::uint32_t lane = backups.first; lane < backups.end; ++lane) {
+      peers.push_back(net::backup_name(lane));
+    }
     RETURN_IF_ERROR(children.start("ps/" + std::to_string(i),
                                    child_arguments("ps", i, plan, sets, scheduler), peers));
   }

@@ -21,6 +21,11 @@ LaneRange lanes_of(std::uint32_t index, std::uint32_t count, std::uint32_t lanes
           static_cast<std::uint32_t>(all * (index + 1) / count)};
 }
 
+LaneRange backups_of(std::uint32_t index, const job::Cluster& cluster) {
+  if (cluster.replicas() == 0) return {};
+  return lanes_of((index + 1) % cluster.ps(), cluster.ps(), lane_count(cluster));
+}
+
 std::uint32_t lane_count(const job::Cluster& cluster) {
   return cluster.lanes() == 0 ? cluster.ps() : cluster.lanes();
 }

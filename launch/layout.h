@@ -14,6 +14,8 @@ struct LaneRange {
   std::uint32_t first = 0, end = 0;
 };
 LaneRange lanes_of(std::uint32_t index, std::uint32_t count, std::uint32_t lanes);
+// The lanes whose backups it holds, if there are replicas: those of the next process.
+LaneRange backups_of(std::uint32_t index, const job::Cluster& cluster);
 
 // In all: cluster.lanes, or one for each ps.
 std::uint32_t lane_count(const job::Cluster& cluster);

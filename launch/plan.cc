@@ -351,6 +351,7 @@ scheduler::SchedulerOptions scheduler_options(const Plan& plan, std::uint64_t cl
   scheduler::SchedulerOptions options;
   options.cluster = cluster;
   options.lanes = plan.lanes();
+  options.replicas = job.cluster().replicas();
   options.workers = plan.workers();
   options.streams = plan.workers();
   options.staleness = plan.staleness();

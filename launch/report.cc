@@ -69,6 +69,9 @@ void report_training(Context& context, const Plan& plan, const Outcome& outcome)
                     {"generation", outcome.manifest.generation()},
                     {"rows", rows(outcome.manifest)},
                     {"lost_workers", outcome.last.progress.lost_workers},
+                    {"rollbacks", outcome.last.progress.rollbacks},
+                    {"failovers", outcome.last.progress.failovers},
+                    {"detection_s", outcome.last.progress.detection_s},
                     {"peak_rss_mb", peak_rss_mb()}};
   context.summary = plan.job.spec.name() + ": trained " + grouped(own) + " samples in " +
                     duration_text(outcome.seconds) + " (" +

@@ -55,8 +55,15 @@ Status run_ps(const Context& context, Process& process, const PsRole& role) {
   std::vector<std::unique_ptr<RoleThread>> lanes;
   for (std::uint32_t i = role.lanes.first; i < role.lanes.end; ++i) {
     ASSIGN_OR_RETURN(const std::string listen, listen_above(role.listen, i - role.lanes.first));
-    ASSIGN_OR_RETURN(lanes.emplace_back(),
-                     start_lane(process, i, 0, listen, advertise, role.scheduler));
+    ASSIGN_OR_RETURN(lanes.emplace_back(), start_lane(process, net::lane_name(i), i, 0, listen,
+                                                      advertise, role.scheduler));
+  }
+  const std::uint32_t own = role.lanes.end - role.lanes.first;
+  for (std::uint32_t i = role.backups.first; i < role.backups.end; ++i) {
+    ASSIGN_OR_RETURN(const std::string listen,
+                     listen_above(role.listen, own + i - role.backups.first));
+    ASSIGN_OR_RETURN(lanes.emplace_back(), start_lane(process, net::backup_name(i), i, 0, listen,
+                                                      advertise, role.scheduler));
   }
   if (context.verbose > 0) {
     context.note("lanes " + std::to_string(role.lanes.first) + " to " +

@@ -9,9 +9,9 @@
 
 namespace meander::launch {
 
-// The lanes of one ps process.
+// The lanes of one ps process, and those that it stands by for.
 struct PsRole {
-  LaneRange lanes;
+  LaneRange lanes, backups;
   std::string scheduler;
   std::string listen = "tcp://127.0.0.1:*";  // lane k of the process listens k ports above
   std::string advertise;                     // host; empty: as bound, or this host's name

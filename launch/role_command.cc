@@ -86,6 +86,7 @@ Status ps(Context& context, const RoleFlags& flags) {
   Process process(context.clock, *context.storage, cluster.threads(), wants_shm(cluster));
   ASSIGN_OR_RETURN(const std::uint32_t index, own_index(flags.index, process.host, cluster.ps()));
   role.lanes = lanes_of(index, cluster.ps(), lane_count(cluster));
+  role.backups = backups_of(index, cluster);
   if (!flags.listen.empty()) role.listen = flags.listen;
   role.advertise = flags.advertise;
   catch_interrupts();

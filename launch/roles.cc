@@ -88,13 +88,15 @@ void RoleThread::join() {
   if (thread_.joinable()) thread_.join();
 }
 
-Result<std::unique_ptr<RoleThread>> start_lane(Process& process, std::uint32_t index,
-                                               std::uint64_t cluster, const std::string& bind,
+Result<std::unique_ptr<RoleThread>> start_lane(Process& process, const std::string& name,
+                                               std::uint32_t index, std::uint64_t cluster,
+                                               const std::string& bind,
                                                const std::string& advertise,
                                                const std::string& scheduler) {
-  ASSIGN_OR_RETURN(auto transport, process.open(net::lane_name(index), bind));
+  ASSIGN_OR_RETURN(auto transport, process.open(name, bind));
   ps::LaneOptions options;
   options.index = index;
+  options.name = name;
   options.cluster = cluster;
   options.incarnation = draw_id();
   options.endpoint = transport->endpoint();

@@ -67,10 +67,11 @@ class RoleThread {
   std::thread thread_;
 };
 
-// Lane `index`, listening at `bind`. `advertise`: the host name that workers reach it by; empty: as
-// bound.
-Result<std::unique_ptr<RoleThread>> start_lane(Process& process, std::uint32_t index,
-                                               std::uint64_t cluster, const std::string& bind,
+// Lane `index`, or its backup: "lane/3", "backup/3". It listens at `bind`. `advertise`: the host
+// name that others reach it by; empty: as bound.
+Result<std::unique_ptr<RoleThread>> start_lane(Process& process, const std::string& name,
+                                               std::uint32_t index, std::uint64_t cluster,
+                                               const std::string& bind,
                                                const std::string& advertise,
                                                const std::string& scheduler);
 // `collective`: of all workers, when dense parameters are averaged (null otherwise).

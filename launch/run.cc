@@ -127,6 +127,7 @@ std::string Meeting::of(const std::string& name) const {
 Result<Outcome> run_in_process(const Context& context, const Plan& plan,
                                scheduler::SchedulerOptions options) {
   catch_interrupts();
+  options.replicas = 0;  // one process dies as a whole
   const std::uint64_t cluster = options.cluster;
   const job::Cluster& described = plan.job.spec.cluster();
   const Meeting meeting{described.transport(), cluster};
@@ -136,8 +137,8 @@ Result<Outcome> run_in_process(const Context& context, const Plan& plan,
                    SchedulerThread::start(process, meeting.scheduler(), std::move(options)));
   std::vector<std::unique_ptr<RoleThread>> roles;
   for (std::uint32_t i = 0; i < plan.lanes(); ++i) {
-    ASSIGN_OR_RETURN(roles.emplace_back(),
-                     start_lane(process, i, cluster, meeting.lane(i), "", scheduler->endpoint()));
+    ASSIGN_OR_RETURN(roles.emplace_back(), start_lane(process, net::lane_name(i), i, cluster,
+                                                      meeting.lane(i), "", scheduler->endpoint()));
   }
   for (std::uint32_t i = 0; i < plan.workers(); ++i) {
     ASSIGN_OR_RETURN(roles.emplace_back(),

@@ -73,6 +73,7 @@ Status follow(Context& context, const TrainFlags& flags, const std::vector<std::
   if (is_ps) {
     PsRole role;
     role.lanes = lanes_of(world.rank() - 1, cluster.ps(), lane_count(cluster));
+    role.backups = backups_of(world.rank() - 1, cluster);
     role.scheduler = scheduler;
     role.listen = listen_at(world);
     return run_ps(context, process, role);

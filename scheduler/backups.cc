@@ -14,7 +14,7 @@ Backups::Backups(std::uint32_t lanes, std::uint32_t replicas) : pairs_(replicas 
 }
 
 void Backups::count_from(std::uint64_t base) {
-  for (Pair& pair : pairs_) pair.turn = pair.copy = base;
+  for (Pair& pair : pairs_) pair.copy = base;
 }
 
 std::uint32_t Backups::in_step() const {
@@ -112,7 +112,7 @@ bool Backups::is_fenced(const Pair& pair, const Leases& leases) {
 }
 
 bool Backups::drive(Post& post, std::vector<LaneMember>& lanes, const Leases& leases,
-                    const wire::LaneSetup& setup) {
+                    const wire::LaneSetup& setup, bool is_successor) {
   bool has_taken_over = false;
   for (std::uint32_t i = 0; i < pairs_.size(); ++i) {
     Pair& pair = pairs_[i];
@@ -123,20 +123,19 @@ bool Backups::drive(Post& post, std::vector<LaneMember>& lanes, const Leases& le
       has_taken_over = true;
       LOG(WARNING) << lanes[i].name << " is served by " << lanes[i].where << " from now on";
     }
-    stand_by(post, pair, setup);
+    stand_by(post, i, setup, is_successor);
     advise(post, i, lanes[i], leases, setup.setup());
   }
   return has_taken_over;
 }
 
 // To the backup: what it stands by for; and is it alive?
-void Backups::stand_by(Post& post, Pair& pair, const wire::LaneSetup& setup) {
+void Backups::stand_by(Post& post, std::uint32_t lane, const wire::LaneSetup& setup,
+                       bool is_successor) {
+  Pair& pair = pairs_[lane];
   LaneMember& member = pair.member;
-  if (!member.is_known || !member.is_live) return;
-  if (member.is_ready && post.now() - member.heard >= kSilence) {
-    const auto lane = static_cast<std::uint32_t>(&pair - pairs_.data());
-    return lose(lane);
-  }
+  if (!member.is_live && !(is_successor && !member.is_known)) return;
+  if (member.is_ready && post.now() - member.heard >= kSilence) return lose(lane);
   const bool is_due =
       member.is_ready ? post.due(member.next_ask, kCheckEvery) : post.due(member.next_ask);
   if (!is_due) return;
@@ -183,14 +182,20 @@ void Backups::advise(Post& post, std::uint32_t lane, const LaneMember& serving,
 }
 
 void Backups::note(journal::State& state) const {
-  for (const Pair& pair : pairs_) state.add_is_swapped(pair.is_swapped);
+  state.set_failovers(failovers_);
+  for (const Pair& pair : pairs_) {
+    journal::Pair& noted = *state.add_pairs();
+    noted.set_is_swapped(pair.is_swapped);
+    noted.set_turn(pair.turn);
+  }
 }
 
 void Backups::go_on(const journal::State& state, Post& post) {
-  for (std::uint32_t i = 0; i < pairs_.size(); ++i) {
-    if (static_cast<int>(i) >= state.is_swapped_size() || !state.is_swapped(i)) continue;
-    pairs_[i].is_swapped = true;
-    post.swap(net::lane_name(i), pairs_[i].member.name);
+  failovers_ = state.failovers();
+  for (std::uint32_t i = 0; i < pairs_.size() && static_cast<int>(i) < state.pairs_size(); ++i) {
+    pairs_[i].turn = state.pairs(i).turn();
+    pairs_[i].is_swapped = state.pairs(i).is_swapped();
+    if (pairs_[i].is_swapped) post.swap(net::lane_name(i), pairs_[i].member.name);
   }
 }
 

@@ -24,7 +24,7 @@ class Backups {
   // replicas: 0 or 1 for each lane.
   Backups(std::uint32_t lanes, std::uint32_t replicas);
   bool are_wanted() const { return !pairs_.empty(); }
-  // Turns and copies of this scheduler are above all of its predecessors'.
+  // Copies that this scheduler orders are above all of its predecessors'.
   void count_from(std::uint64_t base);
 
   LaneMember& member(std::uint32_t lane) { return pairs_[lane].member; }
@@ -53,10 +53,11 @@ class Backups {
   // The cluster rolls back: all is copied again.
   void reset();
 
-  // Sends what is due. `setup`: of backups, complete but for the incarnation. True: a lane has just
-  // been taken over, and workers must be told.
+  // Sends what is due. `setup`: of backups, complete but for the incarnation. `is_successor`: those
+  // that were never heard of may be there. True: a lane has just been taken over, and workers must
+  // be told.
   bool drive(Post& post, std::vector<LaneMember>& lanes, const Leases& leases,
-             const wire::LaneSetup& setup);
+             const wire::LaneSetup& setup, bool is_successor);
 
   // Who serves, for the journal.
   void note(journal::State& state) const;
@@ -72,7 +73,7 @@ class Backups {
     std::vector<std::uint64_t> fenced;  // by stream: epoch that the new one refuses all below of
     TimePoint next_word{};              // to the lane that serves
   };
-  void stand_by(Post& post, Pair& pair, const wire::LaneSetup& setup);
+  void stand_by(Post& post, std::uint32_t lane, const wire::LaneSetup& setup, bool is_successor);
   void advise(Post& post, std::uint32_t lane, const LaneMember& serving, const Leases& leases,
               std::uint64_t setup);
   static bool is_fenced(const Pair& pair, const Leases& leases);

@@ -442,7 +442,7 @@ bool Scheduler::Impl::fail_over(TimePoint now, std::uint32_t index) {
 
 void Scheduler::Impl::drive_backups() {
   if (!backups.are_wanted()) return;
-  if (!backups.drive(post, lanes, leases, lane_setup())) return;
+  if (!backups.drive(post, lanes, leases, lane_setup(), is_successor)) return;
   ++lanes_version;
   for (WorkerMember& worker : workers) worker.next_ask = {};
 }
