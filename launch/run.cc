@@ -113,7 +113,7 @@ Outcome SchedulerThread::follow(const Context& context, const std::function<void
   outcome.last = take(scheduler_);
   outcome.training = scheduler_.training();
   outcome.held_out = scheduler_.held_out();
-  outcome.seconds = seconds(timed_.training());
+  outcome.seconds = seconds(timed_.training()) + outcome.last.progress.predecessors_s;
   outcome.generation_dir = scheduler_.generation_dir();
   outcome.manifest = scheduler_.manifest();
   return outcome;

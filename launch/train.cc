@@ -69,7 +69,10 @@ std::uint64_t rows_of(const Plan& plan, std::size_t table) {
 // What has been trained, by the streams' positions.
 Status count_samples(const Plan& plan, const Start& start, Outcome& outcome) {
   if (!plan.trains) return {};
-  if (start.positions && !start.restore.empty()) {
+  const scheduler::Progress& progress = outcome.last.progress;
+  if (progress.is_successor) {
+    outcome.samples_before = progress.samples_before;
+  } else if (start.positions && !start.restore.empty()) {
     ASSIGN_OR_RETURN(outcome.samples_before, samples_until(plan, &start.manifest));
   }
   if (outcome.status.ok() || !outcome.generation_dir.empty()) {

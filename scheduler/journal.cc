@@ -140,11 +140,18 @@ Result<JournalContents> Journal::take_over() {
   return read_predecessor();
 }
 
+// Sorted; a folder that is not there (an object store has none) holds nothing.
+Result<std::vector<std::string>> Journal::names() const {
+  Result<std::vector<std::string>> names = storage_.list(dir_);
+  if (!names.ok() && names.status().code() == Code::kNotFound) return std::vector<std::string>();
+  return names;
+}
+
 // A term is had by whoever finds, once its file is there, no other of that term or above: of two
 // that try for one, the later sees the earlier and tries for the next.
 Status Journal::claim() {
   for (int i = 0; i < kClaimsMax; ++i) {
-    ASSIGN_OR_RETURN(const std::vector<std::string> before, storage_.list(dir_));
+    ASSIGN_OR_RETURN(const std::vector<std::string> before, names());
     std::uint64_t newest = 0;
     for (const std::string& name : before) newest = std::max(newest, term_of(name));
     term_ = newest + 1;
@@ -152,7 +159,7 @@ Status Journal::claim() {
     name_ = part_name(term_, part_);
     ASSIGN_OR_RETURN(file_, storage_.create(join_path(dir_, name_)));
     RETURN_IF_ERROR(file_->sync());
-    ASSIGN_OR_RETURN(const std::vector<std::string> after, storage_.list(dir_));
+    ASSIGN_OR_RETURN(const std::vector<std::string> after, names());
     std::size_t rivals = 0;
     for (const std::string& name : after) rivals += term_of(name) >= term_ && name != name_;
     if (rivals == 0) return {};
@@ -163,8 +170,8 @@ Status Journal::claim() {
 
 // The newest file with a whole record: later ones were begun, and nothing was promised from them.
 Result<JournalContents> Journal::read_predecessor() {
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, storage_.list(dir_));
-  for (auto name = names.rbegin(); name != names.rend(); ++name) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> all, names());
+  for (auto name = all.rbegin(); name != all.rend(); ++name) {
     if (term_of(*name) == 0 || *name == name_) continue;
     const std::string path = join_path(dir_, *name);
     ASSIGN_OR_RETURN(const Buffer bytes, storage_.read(path));
@@ -188,8 +195,8 @@ Status Journal::rewrite(const journal::Record& all) {
   append(all);
   RETURN_IF_ERROR(sync());
   first_bytes_ = bytes_;
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, storage_.list(dir_));
-  for (const std::string& name : names) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> files, names());
+  for (const std::string& name : files) {
     if (name < name_) RETURN_IF_ERROR(storage_.remove(join_path(dir_, name)));
   }
   return {};
@@ -212,9 +219,8 @@ Status Journal::sync() {
 // A successor makes its file before it reads ours: if there is none, it will read all that is
 // durable by now.
 Status Journal::check_still_mine() {
-  const Result<std::vector<std::string>> names = storage_.list(dir_);
-  if (names.ok() && !names.value().empty() && names.value().back() == name_) return {};
-  if (!names.ok() && names.status().code() != Code::kNotFound) return names.status();
+  ASSIGN_OR_RETURN(const std::vector<std::string> all, names());
+  if (!all.empty() && all.back() == name_) return {};
   return unavailable("another scheduler has taken this run over");
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/metrics.h"
 #include "common/storage.h"
@@ -54,6 +55,7 @@ class Journal {
   static constexpr std::size_t kGrowth = 8;
 
   std::string part_name(std::uint64_t term, std::uint64_t part) const;
+  Result<std::vector<std::string>> names() const;
   Status claim();
   Result<JournalContents> read_predecessor();
 

@@ -130,6 +130,9 @@ struct Scheduler::Impl {
 
   std::unique_ptr<Journal> journal;  // null: the run ends with this process
   bool is_successor = false;         // of a process that died
+  std::int64_t began_ms = 0;         // wall clock, once has_begun
+  double predecessors_s = 0;
+  std::uint64_t samples_before = 0;
   // Heartbeats whose metrics are not durable yet: worker and number.
   std::vector<std::pair<std::uint32_t, std::uint64_t>> to_acknowledge;
   TimePoint next_commit{};
@@ -220,6 +223,7 @@ Status Scheduler::Impl::open_generations() {
   }
   RETURN_IF_ERROR(generations.find_next());
   training = generations.metrics();
+  samples_before = training.samples;
   return {};
 }
 
@@ -242,6 +246,9 @@ Status Scheduler::Impl::go_on(Storage& storage, const JournalContents& from) {
   rollbacks_in_row = state.rollbacks_in_row();
   lost_workers = state.lost_workers();
   backups.go_on(state, post);
+  began_ms = state.began_ms();
+  samples_before = state.samples_before();
+  if (has_begun) predecessors_s = std::max(0.0, 1e-3 * double(clock.wall_ms() - began_ms));
   for (const journal::Counted& counted : state.counted()) {
     if (counted.worker() >= workers.size()) continue;
     workers[counted.worker()].counted[counted.incarnation()] = counted.number();
@@ -273,6 +280,8 @@ journal::Record Scheduler::Impl::everything() const {
   state.set_rollbacks_in_row(rollbacks_in_row);
   state.set_lost_workers(lost_workers);
   backups.note(state);
+  state.set_began_ms(began_ms);
+  state.set_samples_before(samples_before);
   for (std::uint32_t w = 0; w < workers.size(); ++w) {
     for (const auto& [incarnation, number] : workers[w].counted) {
       journal::Counted& counted = *state.add_counted();
@@ -696,7 +705,9 @@ void Scheduler::Impl::drive_workers() {
   if (has_begun) return;
   has_begun = std::ranges::all_of(
       workers, [this](const WorkerMember& worker) { return worker.is_ready(setup); });
-  if (has_begun) note();
+  if (!has_begun) return;
+  began_ms = clock.wall_ms();
+  note();
 }
 
 void Scheduler::Impl::send_worker_setup(const WorkerMember& worker) {
@@ -954,7 +965,9 @@ Progress Scheduler::progress() const {
   progress.backups = impl.backups.in_step();
   progress.failovers = impl.backups.failovers();
   progress.detection_s = impl.detection_s;
-  progress.term = impl.post.term();
+  progress.predecessors_s = impl.predecessors_s;
+  progress.samples_before = impl.samples_before;
+  progress.is_successor = impl.is_successor;
   return progress;
 }
 

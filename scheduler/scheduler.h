@@ -66,7 +66,11 @@ struct Progress {
   std::uint32_t failovers = 0;  // a backup took over
   std::uint32_t rollbacks = 0;  // of the whole cluster, because a lane was lost
   double detection_s = 0;       // silence after which the last loss was noticed
-  std::uint64_t term = 1;       // of this scheduler: how many there were in this run, with it
+  // Of a successor: since the run's first batch might start, until it took over; and samples that
+  // were trained before the run.
+  double predecessors_s = 0;
+  std::uint64_t samples_before = 0;
+  bool is_successor = false;  // goes on with a run whose scheduler died
 };
 
 // Where in a checkpoint directory the journal is.

@@ -631,6 +631,38 @@ TEST_F(ResumeTest, StartsStreamsAnewWhenOnlyRowsAreWanted) {
   EXPECT_EQ(scheduler_->training().samples, 0u);
 }
 
+// Nothing more can be made durable once it is full.
+class FullDisk final : public Storage {
+ public:
+  struct File final : WritableFile {
+    File(const FullDisk& d, std::unique_ptr<WritableFile> f) : disk(d), file(std::move(f)) {}
+    Status append(const void* bytes, std::size_t size) override {
+      return file->append(bytes, size);
+    }
+    Status sync() override { return disk.is_full ? exhausted() : file->sync(); }
+    Status close() override { return disk.is_full ? exhausted() : file->close(); }
+    static Status exhausted() { return {Code::kExhausted, "disk full"}; }
+    const FullDisk& disk;
+    std::unique_ptr<WritableFile> file;
+  };
+  Result<Buffer> read(const std::string& p) override { return memory_->read(p); }
+  Result<std::unique_ptr<WritableFile>> create(const std::string& p) override {
+    ASSIGN_OR_RETURN(auto file, memory_->create(p));
+    return std::unique_ptr<WritableFile>(std::make_unique<File>(*this, std::move(file)));
+  }
+  Status rename(const std::string& a, const std::string& b) override {
+    return memory_->rename(a, b);
+  }
+  Status remove(const std::string& p) override { return memory_->remove(p); }
+  Status make_directories(const std::string& p) override { return memory_->make_directories(p); }
+  Result<std::vector<std::string>> list(const std::string& p) override { return memory_->list(p); }
+  bool exists(const std::string& p) override { return memory_->exists(p); }
+  bool is_full = false;
+
+ private:
+  std::unique_ptr<Storage> memory_ = make_memory_storage();
+};
+
 // The process is killed and started again; lanes and workers live on.
 class RestartTest : public SchedulerTest {
  protected:
@@ -707,7 +739,8 @@ TEST_F(RestartTest, WhileTrainingTakesLanesAndLeasesAsTheyAre) {
   advance(std::chrono::milliseconds(5));
   come_back(epoch, 3, 4);
   EXPECT_EQ(scheduler_->training().samples, 30u);
-  EXPECT_EQ(scheduler_->progress().term, 2u);
+  EXPECT_TRUE(scheduler_->progress().is_successor);
+  EXPECT_GE(scheduler_->progress().predecessors_s, 0);
   EXPECT_EQ(count("worker/0", &wire::Header::has_worker_setup), 0);
   finish(epoch, 5);
   EXPECT_EQ(scheduler_->training().samples, 40u);
@@ -927,6 +960,22 @@ TEST_F(RestartTest, AnotherJobStartsAnew) {
   restart();
   EXPECT_EQ(scheduler_->training().samples, 0u);
   EXPECT_EQ(transport_.sent.size(), 0u) << "nobody is looked for";
+}
+
+TEST_F(RestartTest, AFullDiskCostsTheJournalAndNotTheRun) {
+  auto disk = std::make_unique<FullDisk>();
+  FullDisk& full = *disk;
+  storage_ = std::move(disk);
+  const std::uint64_t epoch = start_one();
+  full.is_full = true;
+  transport_.sent.clear();
+  heartbeat(0, 20, 2, {{0, epoch, 3, 3}}, 30);
+  advance(std::chrono::milliseconds(5));
+  EXPECT_EQ(take("worker/0", &wire::Header::has_heartbeat_ack).header.heartbeat_ack().number(), 2u);
+  EXPECT_FALSE(scheduler_->finished());
+  EXPECT_FALSE(storage_->exists(journal_dir("ckpt"))) << "nobody goes on with what is not true";
+  full.is_full = false;
+  finish(epoch, 3);
 }
 
 TEST_F(RestartTest, ARunWithoutAJournalLeavesNoneBehind) {

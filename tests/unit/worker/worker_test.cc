@@ -505,6 +505,23 @@ TEST_F(WorkerTest, EndsOnStop) {
   EXPECT_TRUE(worker_->status().ok());
 }
 
+TEST_F(WorkerTest, DoesNotHearASchedulerThatWasReplaced) {
+  start();
+  wire::Header header;
+  header.set_term(3);
+  header.mutable_heartbeat_ack();
+  say(net::kSchedulerName, header);
+  header.mutable_stop();
+  header.set_term(2);
+  say(net::kSchedulerName, header);
+  EXPECT_FALSE(worker_->finished());
+  advance(options_.hello_every);
+  EXPECT_EQ(all(&wire::Header::has_hello).back().header.term(), 3u);
+  header.set_term(4);
+  say(net::kSchedulerName, header);
+  EXPECT_TRUE(worker_->finished());
+}
+
 TEST_F(WorkerTest, EndsWhenTheSchedulerIsSilent) {
   start();
   set_up();
