@@ -62,6 +62,7 @@ Status read_rows(Storage& storage, const std::string& path, const manifest::File
 // A checkpoint directory holds generations: gen-000012/ with row files and MANIFEST, which is
 // written last: a directory without one is not a generation.
 std::string generation_name(std::uint64_t generation);  // "gen-000012"
+// kInvalid: there is one already. It is never replaced.
 Status write_manifest(Storage& storage, const std::string& dir, const manifest::Manifest& manifest);
 Result<manifest::Manifest> read_manifest(Storage& storage, const std::string& dir);
 // Newest complete generation's directory. kNotFound: none.
@@ -72,6 +73,9 @@ Result<std::vector<std::string>> list_generations(Storage& storage, const std::s
 Result<std::string> resolve_generation(Storage& storage, const std::string& path);
 // Removes incomplete generations and all but the newest `keep`.
 Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep);
+// What runs that died have left: incomplete generations, and what drop_unfinished() frees. For the
+// one who is about to write there.
+Status remove_unfinished(Storage& storage, const std::string& checkpoint_dir);
 
 struct Verification {
   std::uint64_t files = 0, rows = 0;

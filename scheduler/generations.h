@@ -23,7 +23,7 @@ class Generations {
   // or (with_positions) has another number of streams; kNotFound, kCorrupt.
   Status restore(const std::string& path, const std::string& model, std::uint32_t streams,
                  bool with_positions);
-  // Finds the number that the next generation gets.
+  // Finds the number that the next generation gets, and removes what runs that died have left.
   Status find_next();
 
   bool is_writing() const { return !checkpoint_dir_.empty(); }
@@ -34,7 +34,8 @@ class Generations {
   bool is_final() const;  // the run goes on where it stands, and every stream has ended there
   const Accumulator& metrics() const { return metrics_; }  // up to it
 
-  // Makes an empty directory for the next generation. Numbers are never used twice.
+  // Makes an empty directory for the next generation. Numbers are never used twice: kInvalid, when
+  // somebody else has.
   Status begin();
   std::uint64_t begun() const { return begun_; }
   std::string begun_dir() const;
