@@ -375,6 +375,7 @@ void Scheduler::Impl::drive_training(TimePoint now) {
 
 void Scheduler::Impl::drive_cut(TimePoint now) {
   if (!generations.is_writing()) return;
+  if (last_generation == kNever) last_generation = now;
   if (cut.phase() == Cut::kNone) {
     const bool is_periodic = options.checkpoint_every_s > 0;
     const TimePoint next = last_generation + from_seconds(options.checkpoint_every_s);
@@ -418,7 +419,10 @@ void Scheduler::Impl::complete_generation(TimePoint now) {
   }
   cut.finish();
   rollbacks_in_row = 0;
-  last_generation = now;
+  // The interval begins with the next round: on a slow store this one began long ago, and a run
+  // would do nothing but write checkpoints.
+  last_generation = kNever;
+  post.wake_at(now);
   if (stop_requested) {
     return stop({Code::kInterrupted,
                  "stopped as asked, " + generations.dir() + " is complete: go on with --resume"});

@@ -383,6 +383,30 @@ TEST_F(SchedulerTest, ACutRunsAllStreamsToTheFurthestStarted) {
   EXPECT_EQ(scheduler_->progress().generation, 1u);
 }
 
+// Writing the manifest to a slow store takes longer than the interval.
+TEST_F(SchedulerTest, TheIntervalOfCheckpointsBeginsWhenTheLastIsWritten) {
+  options_.checkpoint_every_s = 1;
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 2, 1}});
+  advance(std::chrono::milliseconds(1100));
+  wire::Header paused, drained;
+  paused.mutable_paused()->set_cut(1);
+  add({0, epoch, 2, 1}, *paused.mutable_paused()->add_streams());
+  say("worker/0", paused);
+  drained.mutable_drained()->set_cut(1);
+  add({0, epoch, 2, 2}, *drained.mutable_drained()->add_streams());
+  say("worker/0", drained);
+  saved(0, expect_save(0), {2}, false);
+  ASSERT_EQ(scheduler_->progress().generation, 1u);
+  const int pauses = count("worker/0", &wire::Header::has_pause);
+  advance(std::chrono::seconds(2));  // the first round after the writing
+  EXPECT_EQ(count("worker/0", &wire::Header::has_pause), pauses);
+  advance(std::chrono::milliseconds(900));
+  EXPECT_EQ(count("worker/0", &wire::Header::has_pause), pauses);
+  advance(std::chrono::milliseconds(200));
+  EXPECT_EQ(take("worker/0", &wire::Header::has_pause).header.pause().cut(), 2u);
+}
+
 TEST_F(SchedulerTest, OnInterruptCutsThenStops) {
   const std::uint64_t epoch = start_one();
   heartbeat(0, 20, 2, {{0, epoch, 2, 1}});
