@@ -51,7 +51,9 @@ Result<std::vector<Found>> find_generations(Storage& storage, const std::string&
     const auto number = generation_of(name);
     if (!number) continue;
     const std::string path = join_path(dir, name);
-    found.push_back({*number, path, storage.exists(join_path(path, kManifestName))});
+    // Whether it may be removed hangs on this: not knowing is not a no.
+    ASSIGN_OR_RETURN(const bool is_complete, storage.has(join_path(path, kManifestName)));
+    found.push_back({*number, path, is_complete});
   }
   std::sort(found.begin(), found.end(),
             [](const Found& a, const Found& b) { return a.number < b.number; });
@@ -107,7 +109,8 @@ Status write_manifest(Storage& storage, const std::string& dir,
   CHECK(printed.ok()) << printed.ToString();
   if (text.empty() || text.back() != '\n') text += '\n';
   text += crc_line(text);
-  return storage.write_atomic(join_path(dir, kManifestName), text.data(), text.size());
+  // Of two runs that write the same generation, one commits it and the other one is told.
+  return storage.write_exclusive(join_path(dir, kManifestName), text.data(), text.size());
 }
 
 Result<manifest::Manifest> read_manifest(Storage& storage, const std::string& dir) {
@@ -150,8 +153,8 @@ Result<std::string> newest_generation(Storage& storage, const std::string& check
 }
 
 Result<std::string> resolve_generation(Storage& storage, const std::string& path) {
-  if (storage.exists(join_path(path, kManifestName))) return path;
-  return newest_generation(storage, path);
+  ASSIGN_OR_RETURN(const bool is_generation, storage.has(join_path(path, kManifestName)));
+  return is_generation ? path : newest_generation(storage, path);
 }
 
 Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir,
@@ -194,6 +197,17 @@ Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t 
     RETURN_IF_ERROR(storage.remove(dir));
   }
   return {};
+}
+
+Status remove_unfinished(Storage& storage, const std::string& checkpoint_dir) {
+  const Result<std::vector<Found>> found = find_generations(storage, checkpoint_dir);
+  if (!found.ok() && found.status().code() != Code::kNotFound) return found.status();
+  if (found.ok()) {
+    for (const Found& generation : found.value()) {
+      if (!generation.complete) RETURN_IF_ERROR(storage.remove(generation.dir));
+    }
+  }
+  return storage.drop_unfinished(checkpoint_dir);
 }
 
 }  // namespace meander::checkpoint

@@ -91,6 +91,7 @@ Status read_rows(Storage& storage, const std::string& path, const manifest::File
 // A checkpoint directory holds generations: gen-000012/ with row files and MANIFEST, which is
 // written last: a directory without one is not a generation.
 std::string generation_name(std::uint64_t generation);  // "gen-000012"
+// kInvalid: there is one already. It is never replaced.
 Status write_manifest(Storage& storage, const std::string& dir, const manifest::Manifest& manifest);
 Result<manifest::Manifest> read_manifest(Storage& storage, const std::string& dir);
 // Newest complete generation's directory. kNotFound: none. Nobody falls back to an older one when
@@ -112,6 +113,9 @@ Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir
                              std::uint32_t keep);
 // Removes them. Wherever it is interrupted, every complete generation can be read.
 Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep);
+// What runs that died have left: incomplete generations, and what drop_unfinished() frees. For the
+// one who is about to write there.
+Status remove_unfinished(Storage& storage, const std::string& checkpoint_dir);
 
 // A generation and all that it stands on: a full one first, then deltas, each on the one before.
 struct Link {

@@ -131,6 +131,17 @@ class MemoryStorage final : public Storage {
     return names;  // a map's keys of one parent are sorted by their last part
   }
 
+  Status write_exclusive(const std::string& path, const void* bytes, std::size_t size) override {
+    const std::lock_guard lock(mutex_);
+    const std::string name = normal(path);
+    if (!is_directory(parent_of(name))) {
+      return not_found("cannot create " + path + ": no such directory");
+    }
+    if (entries_.contains(name)) return invalid("cannot create " + path + ": it is there already");
+    entries_[name] = std::make_shared<std::string>(static_cast<const char*>(bytes), size);
+    return {};
+  }
+
   bool exists(const std::string& path) override {
     const std::lock_guard lock(mutex_);
     const std::string name = normal(path);

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <random>
 #include <system_error>
 #include <utility>
 
@@ -163,6 +164,28 @@ class PosixStorage final : public Storage {
                         }));
   }
 
+  Result<Buffer> read_range(const std::string& path, std::uint64_t offset,
+                            std::size_t size) override {
+    const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (fd.get() < 0) return io_error("read", path, errno);
+    struct stat info;
+    if (::fstat(fd.get(), &info) != 0) return io_error("read", path, errno);
+    if (S_ISDIR(info.st_mode)) return io_error("read", path, EISDIR);
+    const auto end = static_cast<std::uint64_t>(info.st_size);
+    if (offset >= end) return Buffer();
+    Buffer bytes = Buffer::allocate(std::min<std::uint64_t>(size, end - offset));
+    std::size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t n = ::pread(fd.get(), bytes.data() + done, bytes.size() - done,
+                                static_cast<off_t>(offset + done));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return io_error("read", path, errno);
+      if (n == 0) break;  // it has become shorter
+      done += static_cast<std::size_t>(n);
+    }
+    return bytes.slice(0, done);
+  }
+
   Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {
     return open_for_writing(path, true);
   }
@@ -217,8 +240,42 @@ class PosixStorage final : public Storage {
   }
 
   bool exists(const std::string& path) override { return ::access(path.c_str(), F_OK) == 0; }
+  Result<bool> has(const std::string& path) override {
+    if (exists(path)) return true;
+    if (errno == ENOENT || errno == ENOTDIR) return false;
+    return io_error("look for", path, errno);
+  }
+
+  Status write_exclusive(const std::string& path, const void* bytes, std::size_t size) override {
+    // A name of its own: two who write the same file must not write into one temporary.
+    std::random_device random;
+    const std::string temporary = path + ".tmp-" + std::to_string(random());
+    const Status status = [&]() -> Status {
+      ASSIGN_OR_RETURN(auto file, create(temporary));
+      RETURN_IF_ERROR(file->append(bytes, size));
+      RETURN_IF_ERROR(file->close());
+      return rename_exclusive(temporary, path);
+    }();
+    if (!status.ok()) (void)remove(temporary);
+    return status;
+  }
 
  private:
+  // Makes the change durable, as rename() does.
+  static Status rename_exclusive(const std::string& from, const std::string& to) {
+    int error = 0;
+    if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0) {
+      error = errno;
+    }
+    if (error == EINVAL || error == ENOSYS) {  // a file system without it (NFS): link(2) is as good
+      error = ::link(from.c_str(), to.c_str()) != 0 ? errno : 0;
+      if (error == 0) ::unlink(from.c_str());
+    }
+    if (error == EEXIST) return invalid("cannot write " + to + ": it is there already");
+    if (error != 0) return io_error("rename", from + " to " + to, error);
+    return sync_directory(parent_of(to));
+  }
+
   Result<std::unique_ptr<WritableFile>> open_for_writing(const std::string& path, bool is_durable) {
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0) return io_error("create", path, errno);

@@ -16,4 +16,10 @@ Status Storage::write_atomic(const std::string& path, const void* bytes, std::si
   return status;
 }
 
+Status Storage::write_exclusive(const std::string& path, const void* bytes, std::size_t size) {
+  ASSIGN_OR_RETURN(const bool is_there, has(path));
+  if (is_there) return invalid(path + ": is there already");
+  return write_atomic(path, bytes, size);
+}
+
 }  // namespace meander

@@ -23,9 +23,10 @@ class WritableFile {
   virtual Status close() = 0;  // flush, fsync, close
 };
 
-// All input and output of files goes through here: POSIX, memory, or a simulated disk with faults.
-// Errors: kNotFound; kInvalid (may not be used, or is of the wrong kind: a directory, a file);
-// kExhausted (disk full); kFailed. Each message names the path. Any thread may call it.
+// All input and output of files goes through here: POSIX, memory, an object store
+// (checkpoint/open_storage.h), or a simulated disk with faults. Errors: kNotFound; kInvalid (may
+// not be used, or is of the wrong kind: a directory, a file); kExhausted (disk full); kUnavailable
+// (an object store out of reach); kFailed. Each message names the path. Any thread may call it.
 class Storage {
  public:
   virtual ~Storage() = default;
@@ -52,9 +53,18 @@ class Storage {
   // Names (not paths) inside a directory, sorted. kNotFound when there is none.
   virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
   virtual bool exists(const std::string& path) = 0;
+  // As exists(), for whoever acts on a "no": an error when it cannot be told.
+  virtual Result<bool> has(const std::string& path) { return exists(path); }
 
   // Writes a whole file so that it appears whole or not at all: temporary name, fsync, rename.
-  Status write_atomic(const std::string& path, const void* bytes, std::size_t size);
+  virtual Status write_atomic(const std::string& path, const void* bytes, std::size_t size);
+  // The same, but only where there is no such file yet (else kInvalid): of two who do so at once,
+  // one wins. (By itself this looks first, which is enough where nobody else writes.)
+  virtual Status write_exclusive(const std::string& path, const void* bytes, std::size_t size);
+
+  // Frees what writers that died have left in a directory, out of sight of list(): unfinished
+  // uploads of an object store. Nobody may be writing there.
+  virtual Status drop_unfinished(const std::string& path) { return {}; }
 };
 
 std::unique_ptr<Storage> make_posix_storage();

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <exception>
 
+#include "checkpoint/open_storage.h"
 #include "common/log.h"
 #include "launch/signals.h"
 #include "launch/suggest.h"
@@ -176,10 +177,15 @@ CLI::App& add_command(CLI::App& app, Context& context, const std::string& name,
   return command;
 }
 
+std::string why_not_folder(const std::string& path) {
+  if (!checkpoint::is_s3_path(path)) return "";
+  return path + " is no folder: only checkpoints go to s3://; write to a folder and copy it there";
+}
+
 int run(int argc, char** argv) {
   Context context;
   context.program = argv[0];
-  context.storage = make_posix_storage();
+  context.storage = checkpoint::open_storage();
   const std::vector<std::string> arguments(argv + 1, argv + argc);
 
   CLI::App app("Trains models of evolving user interest on behaviour logs.", "meander");

@@ -68,6 +68,10 @@ void add_completion(CLI::App& app, Context& context);
 CLI::App& add_command(CLI::App& app, Context& context, const std::string& name,
                       const std::string& description, const std::string& example);
 
+// For the check of an option that names a folder to write: why `path` is none, or nothing. Only
+// checkpoints go to a store.
+std::string why_not_folder(const std::string& path);
+
 // A script that completes commands and options in `shell` (bash, zsh, fish). kInvalid: another.
 Result<std::string> completion_script(const CLI::App& app, const std::string& shell);
 

@@ -91,7 +91,8 @@ void add_export(CLI::App& app, Context& context) {
   command.add_option("--checkpoint", o.checkpoint,
                      "checkpoint directory or one generation of it (default: the job's newest)");
   command.add_option("--out", o.out, "directory to write; an older export there is replaced")
-      ->required();
+      ->required()
+      ->check(why_not_folder);
   command
       .add_option("--layout", flags->layout, "plain, or triton: a model repository (default plain)")
       ->check(CLI::IsMember({"plain", "triton"}));

@@ -30,7 +30,7 @@ void add_generate(CLI::App& app, Context& context) {
       "Writes an event log of users whose interests drift and shift, with the truth beside it.",
       "meander generate --out gen --users 1000 --items 500 --events 100000 --seed 1");
   auto options = std::make_shared<data::GenerateOptions>();
-  command.add_option("--out", options->out, "folder to write")->required();
+  command.add_option("--out", options->out, "folder to write")->required()->check(why_not_folder);
   command.add_option("--users", options->users, "users")->capture_default_str();
   command.add_option("--items", options->items, "items")->capture_default_str();
   command.add_option("--events", options->events, "events")->capture_default_str();

@@ -6,6 +6,7 @@
 #include <CLI/Formatter.hpp>
 #include <cstring>
 
+#include "launch/cli.h"
 #include "launch/suggest.h"
 #include "launch/text.h"
 #include "launch/yaml.h"
@@ -97,7 +98,8 @@ void add_prepare_flags(CLI::App& command, PrepareFlags& flags) {
   command.add_option("--format", flags.format,
                      "ml-1m, globo, ml-100k, sequences, pairs, sessions, csv, tsv or jsonl");
   command.add_option("--in", flags.in, "files, or a folder; *.zst too");
-  command.add_option("--out", flags.out, "folder of the prepared log; appears whole or not at all");
+  command.add_option("--out", flags.out, "folder of the prepared log; appears whole or not at all")
+      ->check(why_not_folder);
   command.add_option("--schema", flags.schema, "YAML that names the columns of csv, tsv, jsonl");
   command.add_option("--holdout", flags.holdout,
                      "test part: last (of each user), time:2017-10-13, given, none");

@@ -205,7 +205,9 @@ void add_quickstart(CLI::App& app, Context& context) {
   auto flags = std::make_shared<Flags>();
   command.add_option("--in", flags->in, "an event log, or a folder of one");
   command.add_option("--format", flags->format, "as meander prepare --format; told by the files");
-  command.add_option("--out", flags->out, "folder for all that it writes")->capture_default_str();
+  command.add_option("--out", flags->out, "folder for all that it writes")
+      ->capture_default_str()
+      ->check(why_not_folder);
   command.callback([&context, flags] {
     context.action = [&context, flags] { return quickstart(context, *flags); };
   });

@@ -77,6 +77,7 @@ Status check_writable(Storage& storage, const std::string& dir) {
   if (status.ok()) status = storage.write_atomic(probe, "x", 1);
   if (status.ok()) status = storage.remove(probe);
   if (status.ok()) return {};
+  if (status.code() == Code::kUnavailable) return status;
   return invalid("cannot write checkpoints: " + status.message() +
                  "; set checkpoint.dir to a folder that can be written");
 }
@@ -106,10 +107,11 @@ Result<Start> find_start(const Context& context, const Plan& plan, const StartFl
     RETURN_IF_ERROR(check_writable(storage, dir));
     return start;
   }
-  if (flags.resume) return not_found("no complete checkpoint in " + dir + " to go on from");
-  if (!newest.ok() && newest.status().code() == Code::kCorrupt && !flags.fresh) {
-    return std::move(newest).status();
+  // Only where there is none may a run start anew: not knowing is not that.
+  if (!newest.ok() && newest.status().code() != Code::kNotFound) {
+    return std::move(newest).status().context(plan.job.place("checkpoint.dir"));
   }
+  if (flags.resume) return not_found("no complete checkpoint in " + dir + " to go on from");
   RETURN_IF_ERROR(check_writable(storage, dir));
   ASSIGN_OR_RETURN(Start start, start_with_rows(storage, plan));
   if (flags.fresh) {

@@ -32,7 +32,7 @@ Result<Start> find_start(const Context& context, const Plan& plan, const StartFl
 // model.
 Result<Start> find_checkpoint(Storage& storage, const Plan& plan, const std::string& path);
 
-// kInvalid unless files can be written in `dir` (made if need be).
+// kInvalid unless files can be written in `dir` (made if need be); kUnavailable.
 Status check_writable(Storage& storage, const std::string& dir);
 
 }  // namespace meander::launch

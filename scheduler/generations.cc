@@ -13,7 +13,8 @@ constexpr char kMetricsFile[] = "metrics";
 
 Result<Accumulator> read_metrics(Storage& storage, const std::string& generation_dir) {
   const std::string path = join_path(generation_dir, kMetricsFile);
-  if (!storage.exists(path)) return Accumulator();
+  ASSIGN_OR_RETURN(const bool is_there, storage.has(path));
+  if (!is_there) return Accumulator();
   ASSIGN_OR_RETURN(const Buffer bytes, storage.read(path));
   Result<Accumulator> metrics = Accumulator::decode(bytes);
   if (!metrics.ok()) return std::move(metrics).status().context(path);
@@ -53,6 +54,7 @@ bool Generations::is_final() const {
 Status Generations::find_next() {
   begun_ = has_positions_ ? manifest_.generation() : 0;
   if (!is_writing()) return {};
+  RETURN_IF_ERROR(checkpoint::remove_unfinished(storage_, checkpoint_dir_));
   Result<std::string> newest = checkpoint::newest_generation(storage_, checkpoint_dir_);
   if (!newest.ok()) {
     return newest.status().code() == Code::kNotFound ? Status() : std::move(newest).status();
@@ -75,6 +77,11 @@ std::string Generations::begun_dir() const {
 
 Status Generations::begin() {
   ++begun_;
+  ASSIGN_OR_RETURN(const bool is_taken, storage_.has(join_path(begun_dir(), "MANIFEST")));
+  if (is_taken) {
+    return invalid(begun_dir() + " is complete already, so another run writes to " +
+                   checkpoint_dir_ + ": give each run its own checkpoint.dir");
+  }
   RETURN_IF_ERROR(storage_.remove(begun_dir()));
   return storage_.make_directories(begun_dir());
 }

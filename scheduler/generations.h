@@ -23,7 +23,7 @@ class Generations {
   // or (with_positions) has another number of streams; kNotFound, kCorrupt.
   Status restore(const std::string& path, const std::string& model, std::uint32_t streams,
                  bool with_positions);
-  // Finds the number that the next generation gets.
+  // Finds the number that the next generation gets, and removes what runs that died have left.
   Status find_next();
   // A predecessor had begun this one: if it did not get done, what there is of it goes.
   void abandon_begun(std::uint64_t generation);
@@ -37,7 +37,8 @@ class Generations {
   bool is_final() const;
   const Accumulator& metrics() const { return metrics_; }  // up to it
 
-  // Makes an empty directory for the next generation. Numbers are never used twice.
+  // Makes an empty directory for the next generation. Numbers are never used twice: kInvalid, when
+  // somebody else has.
   Status begin();
   // The generation that the next one may stand on as a delta; null: it must be full.
   const manifest::Manifest* base(std::uint32_t full_every) const;

@@ -735,6 +735,7 @@ void Scheduler::Impl::drive_training(TimePoint now) {
 
 void Scheduler::Impl::drive_cut(TimePoint now) {
   if (!generations.is_writing()) return;
+  if (last_generation == kNever) last_generation = now;
   if (cut.phase() == Cut::kNone) {
     const bool is_wanted = stop_requested || options.checkpoint_every_s > 0;
     const TimePoint next = std::max(
@@ -804,7 +805,10 @@ void Scheduler::Impl::complete_generation(TimePoint now) {
   }
   cut.finish();
   rollbacks_in_row = save_failures = 0;
-  last_generation = now;
+  // The interval begins with the next round: on a slow store this one began long ago, and a run
+  // would do nothing but write checkpoints.
+  last_generation = kNever;
+  post.wake_at(now);
   commit(true);
   if (stop_requested && is_last_save) {
     return stop({Code::kInterrupted,

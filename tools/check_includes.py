@@ -20,7 +20,7 @@ LICENCE = "SPDX-License-Identifier: Apache-2.0"
 LIBRARIES = {
     "zmq": "ZeroMQ", "google/protobuf/": "Protobuf", "glog/": "glog", "boost/": "Boost",
     "zstd": "zstd", "onnx/": "ONNX", "mpi.h": "MPI", "yaml-cpp/": "yaml-cpp", "CLI/": "CLI11",
-    "Eigen/": "Eigen", "librdkafka/": "Kafka", "hnswlib/": "hnswlib", "curl/": "libcurl",
+    "Eigen/": "Eigen", "librdkafka/": "Kafka", "hnswlib/": "hnswlib", "curl/": "libcurl", "openssl/": "OpenSSL",
     "hwy/": "Highway", "xxhash": "xxHash", "arrow/": "Arrow", "parquet/": "Parquet",
     "gtest/": "GoogleTest", "hiredis/": "hiredis", "gmock/": "GoogleTest", "benchmark/": "GoogleBenchmark",
 }

@@ -141,6 +141,7 @@ class Checkpoints {
   Status plain_read() { return read_plain(folder_ / "plain"); }
   Status save() {
     saved_.Clear();
+    RETURN_IF_ERROR(storage_->remove(folder_ / "gen/MANIFEST"));
     RETURN_IF_ERROR(ps::save_tables(*storage_, folder_ / "gen", kAll, tables_, saved_));
     return checkpoint::write_manifest(*storage_, folder_ / "gen", manifest_of(tables_, saved_));
   }

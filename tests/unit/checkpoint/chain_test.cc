@@ -163,6 +163,7 @@ TEST(Chain, MissingOrForeignLinkIsCorruptAndNamed) {
   const auto change = [&](auto&& edit) {
     manifest::Manifest changed = whole;
     edit(changed);
+    ASSERT_TRUE(storage->remove(two + "/MANIFEST").ok());
     ASSERT_TRUE(write_manifest(*storage, two, changed).ok());
   };
   change([](auto& m) { m.set_model("other"); });
@@ -207,6 +208,7 @@ TEST(Chain, RowsOfAnotherWidthThanTheTablesAreCorrupt) {
   run.tables[0].contents[4] = {0, 1, true, {1, 2, 3}};
   run.write(1, false, 1);
   manifest::Manifest manifest = read_manifest(*storage, "c/gen-000001").value();
+  ASSERT_TRUE(storage->remove("c/gen-000001/MANIFEST").ok());
   manifest.mutable_tables(0)->set_width(5);
   ASSERT_TRUE(write_manifest(*storage, "c/gen-000001", manifest).ok());
   const Chain chain = open_chain(*storage, "c").value();

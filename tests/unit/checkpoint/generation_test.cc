@@ -76,6 +76,25 @@ void overwrite(Storage& storage, const std::string& path, const std::vector<std:
   ASSERT_TRUE(file->close().ok());
 }
 
+TEST(Generation, AManifestIsNeverReplaced) {
+  auto storage = make_memory_storage();
+  manifest::Manifest manifest = write_generation(*storage, "c/gen-000012", 2);
+  manifest.set_model("of another run");
+  EXPECT_EQ(write_manifest(*storage, "c/gen-000012", manifest).code(), Code::kInvalid);
+  EXPECT_EQ(read_manifest(*storage, "c/gen-000012").value().model(), "dien 18");
+}
+
+TEST(Generation, WhatWasLeftUnfinishedIsRemovedAndNothingElse) {
+  auto storage = make_memory_storage();
+  EXPECT_TRUE(remove_unfinished(*storage, "c").ok()) << "nothing is there yet";
+  write_generation(*storage, "c/gen-000001", 1);
+  write_generation(*storage, "c/gen-000002", 1);
+  ASSERT_TRUE(storage->remove("c/gen-000002/MANIFEST").ok());
+  ASSERT_TRUE(storage->make_directories("c/notes").ok());
+  EXPECT_TRUE(remove_unfinished(*storage, "c").ok());
+  EXPECT_THAT(storage->list("c").value(), ElementsAre("gen-000001", "notes"));
+}
+
 TEST(Generation, ManifestComesBackAsItWas) {
   auto storage = make_memory_storage();
   manifest::Manifest manifest = write_generation(*storage, "c/gen-000012", 2);

@@ -6,7 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
+#include <thread>
+#include <vector>
 
 namespace meander {
 namespace {
@@ -170,6 +173,53 @@ TEST_P(StorageTest, WriteAtomicThatFailsLeavesNothing) {
   ASSERT_TRUE(put("f", "x").ok());
   EXPECT_FALSE(storage->write_atomic(at("absent/f"), "x", 1).ok());
   EXPECT_THAT(storage->list(root).value(), ElementsAre("a", "f"));
+}
+
+TEST_P(StorageTest, WriteExclusiveWritesWhatIsNotThereAndNothingElse) {
+  ASSERT_TRUE(storage->write_exclusive(at("a"), "first", 5).ok());
+  const Status again = storage->write_exclusive(at("a"), "second", 6);
+  EXPECT_EQ(again.code(), Code::kInvalid);
+  EXPECT_THAT(again.message(), HasSubstr(at("a")));
+  EXPECT_EQ(storage->write_exclusive(at("absent/a"), "x", 1).code(), Code::kNotFound);
+  EXPECT_EQ(get("a"), "first");
+  EXPECT_THAT(storage->list(root).value(), ElementsAre("a"));
+}
+
+TEST_P(StorageTest, OfManyExclusiveWritersOneWins) {
+  std::atomic<int> winners = 0;
+  std::vector<std::thread> writers;
+  for (int i = 0; i < 8; ++i) {
+    writers.emplace_back([&, i] {
+      const std::string text = std::to_string(i);
+      if (storage->write_exclusive(at("a"), text.data(), text.size()).ok()) ++winners;
+    });
+  }
+  for (std::thread& writer : writers) writer.join();
+  EXPECT_EQ(winners, 1);
+  EXPECT_THAT(storage->list(root).value(), ElementsAre("a"));
+}
+
+TEST_P(StorageTest, HasTellsFilesAndDirectories) {
+  ASSERT_TRUE(put("a", "x").ok());
+  EXPECT_TRUE(storage->has(at("a")).value());
+  EXPECT_TRUE(storage->has(root).value());
+  EXPECT_FALSE(storage->has(at("absent")).value());
+  EXPECT_FALSE(storage->has(at("absent/b")).value());
+}
+
+TEST_P(StorageTest, RangeIsTheBytesAskedForUpToTheEnd) {
+  ASSERT_TRUE(put("a", "0123456789").ok());
+  const auto range = [&](std::uint64_t offset, std::size_t size) {
+    return text_of(storage->read_range(at("a"), offset, size).value());
+  };
+  EXPECT_EQ(range(0, 4), "0123");
+  EXPECT_EQ(range(3, 4), "3456");
+  EXPECT_EQ(range(8, 4), "89");
+  EXPECT_EQ(range(10, 4), "");
+  EXPECT_EQ(range(1 << 20, 4), "");
+  EXPECT_EQ(range(2, 0), "");
+  EXPECT_EQ(storage->read_range(at("absent"), 0, 4).status().code(), Code::kNotFound);
+  EXPECT_EQ(storage->read_range(root, 0, 4).status().code(), Code::kInvalid);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, StorageTest, ::testing::Values("posix", "memory"),

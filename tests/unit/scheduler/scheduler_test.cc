@@ -419,7 +419,7 @@ TEST_F(SchedulerTest, GenerationsBetweenFullOnesAreDeltas) {
   for (std::uint64_t cut = 1; cut <= 5; ++cut) {
     advance(std::chrono::milliseconds(600));
     heartbeat(0, 20, 2 * cut, {{0, epoch, cut, cut}}, 10);
-    advance(std::chrono::milliseconds(600));
+    advance(std::chrono::milliseconds(1100));
     const wire::Save save = cut_at(cut, epoch, cut);
     is_delta.push_back(save.base_steps_size() != 0);
     EXPECT_EQ(save.base_steps_size() == 0 ? 12u : save.base_steps(0), 12u);
@@ -455,6 +455,30 @@ TEST_F(SchedulerTest, FailedSaveIsTriedAgainAndNothingOfItStays) {
   take("worker/0", &wire::Header::has_stop);
   EXPECT_EQ(scheduler_->status().code(), Code::kExhausted);
   EXPECT_THAT(scheduler_->status().message(), HasSubstr("checkpoint: lane/0: disk full"));
+}
+
+// Writing the manifest to a slow store takes longer than the interval.
+TEST_F(SchedulerTest, TheIntervalOfCheckpointsBeginsWhenTheLastIsWritten) {
+  options_.checkpoint_every_s = 1;
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 2, 1}});
+  advance(std::chrono::milliseconds(1100));
+  wire::Header paused, drained;
+  paused.mutable_paused()->set_cut(1);
+  add({0, epoch, 2, 1}, *paused.mutable_paused()->add_streams());
+  say("worker/0", paused);
+  drained.mutable_drained()->set_cut(1);
+  add({0, epoch, 2, 2}, *drained.mutable_drained()->add_streams());
+  say("worker/0", drained);
+  saved(0, expect_save(0), {2}, false);
+  ASSERT_EQ(scheduler_->progress().generation, 1u);
+  const int pauses = count("worker/0", &wire::Header::has_pause);
+  advance(std::chrono::seconds(2));  // the first round after the writing
+  EXPECT_EQ(count("worker/0", &wire::Header::has_pause), pauses);
+  advance(std::chrono::milliseconds(900));
+  EXPECT_EQ(count("worker/0", &wire::Header::has_pause), pauses);
+  advance(std::chrono::milliseconds(200));
+  EXPECT_EQ(take("worker/0", &wire::Header::has_pause).header.pause().cut(), 2u);
 }
 
 TEST_F(SchedulerTest, OnInterruptCutsThenStops) {

@@ -98,6 +98,9 @@ class FullDisk final : public Storage {
     return under_.create(p);
   }
   Status rename(const std::string& a, const std::string& b) override { return under_.rename(a, b); }
+  Status write_exclusive(const std::string& path, const void* bytes, std::size_t size) override {
+    return under_.write_exclusive(path, bytes, size);
+  }
   Status remove(const std::string& p) override { return under_.remove(p); }
   Status make_directories(const std::string& p) override { return under_.make_directories(p); }
   Result<std::vector<std::string>> list(const std::string& p) override { return under_.list(p); }
