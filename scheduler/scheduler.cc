@@ -818,6 +818,8 @@ void Scheduler::Impl::complete_generation(TimePoint now) {
 
 // The disk is full, say. What there is stays; the run trains on and tries again.
 void Scheduler::Impl::on_save_failed(TimePoint now, Status why) {
+  // Another run writes here, and what lies there is its.
+  if (why.code() == Code::kInvalid) return stop(std::move(why).context("checkpoint"));
   LOG(WARNING) << "generation " << generations.begun() << " is given up: " << why.message();
   generations.abandon();
   if (++save_failures >= kSaveFailuresMax) return stop(std::move(why).context("checkpoint"));

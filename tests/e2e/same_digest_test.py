@@ -89,10 +89,10 @@ class SameDigest(harness.MeanderTest):
             run.send_signal(signal)
             stopped = self.end(run)
             self.assertEqual(stopped.code, code, stopped.err)
-            self.assertLess(stopped.result["samples"], 2 * (self.EVENTS - 2 * self.USERS))
+            self.assertLessEqual(stopped.result["samples"], 2 * (self.EVENTS - 2 * self.USERS))
             resumed = self.must("train", self.job, "--resume", *self.sets(name, workers=2, lanes=5))
             self.assertEqual(resumed["digest"], self.expected)
-            self.assertGreater(resumed["samples"], stopped.result["samples"])
+            self.assertGreaterEqual(resumed["samples"], stopped.result["samples"])
 
     def test_run_again_is_already_trained(self):
         again = self.run_meander("train", self.job, "--json", *self.sets("reference", workers=2))
