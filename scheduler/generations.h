@@ -23,7 +23,7 @@ class Generations {
   // or (with_positions) has another number of streams; kNotFound, kCorrupt.
   Status restore(const std::string& path, const std::string& model, std::uint32_t streams,
                  bool with_positions);
-  // Finds the number that the next generation gets.
+  // Finds the number that the next generation gets, and removes what is left of interrupted ones.
   Status find_next();
 
   bool is_writing() const { return !checkpoint_dir_.empty(); }
@@ -47,6 +47,8 @@ class Generations {
   void abandon();
 
  private:
+  bool is_in_place() const;  // the last complete one lies in checkpoint_dir
+
   Storage& storage_;
   const std::string checkpoint_dir_;
   const std::uint32_t keep_;
