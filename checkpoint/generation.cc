@@ -198,9 +198,11 @@ Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir
 // The manifest goes first, and for good, so that what is left of an interrupted removal is no
 // generation.
 Status remove_generation(Storage& storage, const std::string& dir) {
-  if (!storage.exists(dir)) return {};
   RETURN_IF_ERROR(storage.remove(join_path(dir, kManifestName)));
-  if (!is_planted(PlantedBug::kRemovalNotSynced)) RETURN_IF_ERROR(storage.sync_directory(dir));
+  if (!is_planted(PlantedBug::kRemovalNotSynced)) {
+    Status synced = storage.sync_directory(dir);
+    if (!synced.ok() && synced.code() != Code::kNotFound) return synced;
+  }
   return storage.remove(dir);
 }
 

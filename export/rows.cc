@@ -16,30 +16,17 @@ namespace {
 using checkpoint::Record;
 
 // Every record of a table that has a row of its own.
-Status visit_rows(Storage& storage, const std::string& dir, const manifest::Manifest& manifest,
-                  std::uint32_t table, const std::function<Status(const Record&)>& visit) {
-  const std::uint32_t width = manifest.tables(static_cast<int>(table)).width();
-  for (const manifest::File& file : manifest.files()) {
-    if (file.table() != table) continue;
-    const auto each = [&](const Record& record) -> Status {
-      if (!record.admitted) return {};
-      if (record.values.size() < width) {
-        return corrupt("a row of " + std::to_string(record.values.size()) +
-                       " floats in a table of " + std::to_string(width));
-      }
-      return visit(record);
-    };
-    Status status =
-        checkpoint::read_rows(storage, join_path(dir, file.name()), file, 0, kPartitions - 1, each);
-    if (!status.ok()) return std::move(status).context(dir);
-  }
-  return {};
+Status visit_rows(Storage& storage, const checkpoint::Chain& chain, std::uint32_t table,
+                  const std::function<Status(const Record&)>& visit) {
+  return checkpoint::read_table(
+      storage, chain, table, 0, kPartitions - 1,
+      [&](const Record& record) -> Status { return record.admitted ? visit(record) : Status(); });
 }
 
-Status check_table(const std::string& dir, const manifest::Manifest& manifest,
-                   std::uint32_t table) {
-  if (table < static_cast<std::uint32_t>(manifest.tables_size())) return {};
-  return invalid(dir + ": has " + std::to_string(manifest.tables_size()) +
+Status check_table(const checkpoint::Link& generation, std::uint32_t table) {
+  const int tables = generation.manifest.tables_size();
+  if (table < static_cast<std::uint32_t>(tables)) return {};
+  return invalid(generation.dir + ": has " + std::to_string(tables) +
                  " tables, the job's model needs more: is it of another job?");
 }
 
@@ -67,11 +54,11 @@ std::size_t TableRows::index_of(std::uint64_t key) const {
   return at != keys.end() && *at == wanted ? at - keys.begin() : keys.size();
 }
 
-Result<TableRows> load_table(Storage& storage, const std::string& dir,
-                             const manifest::Manifest& manifest, std::uint32_t index,
+Result<TableRows> load_table(Storage& storage, const checkpoint::Chain& chain, std::uint32_t index,
                              const wire::TableSpec& spec, std::vector<std::uint64_t> known) {
-  RETURN_IF_ERROR(check_table(dir, manifest, index));
-  const manifest::Table& stored = manifest.tables(static_cast<int>(index));
+  RETURN_IF_ERROR(check_table(chain.back(), index));
+  const std::string& dir = chain.back().dir;
+  const manifest::Table& stored = chain.back().manifest.tables(static_cast<int>(index));
   if (stored.name() != spec.name() || stored.width() != spec.width()) {
     return invalid(dir + ": table " + std::to_string(index) + " is " + stored.name() +
                    " of width " + std::to_string(stored.width()) + ", the job's is " + spec.name() +
@@ -80,9 +67,13 @@ Result<TableRows> load_table(Storage& storage, const std::string& dir,
   TableRows table;
   table.name = spec.name();
   table.width = spec.width();
-  table.keys.reserve(stored.rows() + known.size());
-  table.rows.reserve((stored.rows() + known.size()) * table.width);
-  RETURN_IF_ERROR(visit_rows(storage, dir, manifest, index, [&](const Record& record) -> Status {
+  std::size_t rows = known.size();  // at most; a delta counts its own
+  for (const checkpoint::Link& link : chain) {
+    rows += link.manifest.tables(static_cast<int>(index)).rows();
+  }
+  table.keys.reserve(rows);
+  table.rows.reserve(rows * table.width);
+  RETURN_IF_ERROR(visit_rows(storage, chain, index, [&](const Record& record) -> Status {
     table.keys.push_back(static_cast<std::int64_t>(record.key));
     const auto weights = record.values.first(table.width);
     table.rows.insert(table.rows.end(), weights.begin(), weights.end());
@@ -104,16 +95,16 @@ Result<TableRows> load_table(Storage& storage, const std::string& dir,
   return table;
 }
 
-Result<std::vector<float>> load_dense(Storage& storage, const std::string& dir,
-                                      const manifest::Manifest& manifest, std::uint32_t table,
-                                      std::size_t floats) {
-  RETURN_IF_ERROR(check_table(dir, manifest, table));
-  const std::size_t width = manifest.tables(static_cast<int>(table)).width();
+Result<std::vector<float>> load_dense(Storage& storage, const checkpoint::Chain& chain,
+                                      std::uint32_t table, std::size_t floats) {
+  RETURN_IF_ERROR(check_table(chain.back(), table));
+  const std::string& dir = chain.back().dir;
+  const std::size_t width = chain.back().manifest.tables(static_cast<int>(table)).width();
   if (width == 0) return corrupt(dir + ": dense parameters in blocks of no floats");
   const std::size_t blocks = (floats + width - 1) / width;
   std::vector<float> dense(floats);
   std::vector<char> seen(blocks);
-  RETURN_IF_ERROR(visit_rows(storage, dir, manifest, table, [&](const Record& record) -> Status {
+  RETURN_IF_ERROR(visit_rows(storage, chain, table, [&](const Record& record) -> Status {
     if (record.key >= blocks) {
       return invalid("dense block " + std::to_string(record.key) + " of a model with " +
                      std::to_string(blocks) + ": is it a checkpoint of another model?");

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/generation.h"
 #include "common/status.h"
 #include "common/storage.h"
-#include "proto/manifest.pb.h"
 #include "proto/wire.pb.h"
 
 namespace meander::artefact {
@@ -24,18 +24,17 @@ struct TableRows {
   std::size_t index_of(std::uint64_t key) const;
 };
 
-// A table of a generation: all keys it stores, and those of `known` at their initial rows where it
-// stores none (nobody can compute the initial row of an unknown key inside an ONNX graph, so what
-// may be asked for must be listed). `table` counts as the manifest does; `spec` is how the job
-// makes its rows. kInvalid: the generation's table is another; kCorrupt, kNotFound: its files.
-Result<TableRows> load_table(Storage& storage, const std::string& generation_dir,
-                             const manifest::Manifest& manifest, std::uint32_t table,
+// A table of a generation, the last of a chain: all keys it stores, and those of `known` at their
+// initial rows where it stores none (nobody can compute the initial row of an unknown key inside an
+// ONNX graph, so what may be asked for must be listed). `table` counts as the manifest does; `spec`
+// is how the job makes its rows. kInvalid: the generation's table is another; kCorrupt, kNotFound:
+// its files.
+Result<TableRows> load_table(Storage& storage, const checkpoint::Chain& chain, std::uint32_t table,
                              const wire::TableSpec& spec, std::vector<std::uint64_t> known);
 
 // The dense vector of `floats` values, which lies in a table's rows as blocks: row b has the values
 // from b * width on. kCorrupt: a block is missing.
-Result<std::vector<float>> load_dense(Storage& storage, const std::string& generation_dir,
-                                      const manifest::Manifest& manifest, std::uint32_t table,
-                                      std::size_t floats);
+Result<std::vector<float>> load_dense(Storage& storage, const checkpoint::Chain& chain,
+                                      std::uint32_t table, std::size_t floats);
 
 }  // namespace meander::artefact

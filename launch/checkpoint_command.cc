@@ -31,7 +31,8 @@ std::uint64_t total_bytes(const manifest::Manifest& manifest) {
 boost::json::object describe(const std::string& dir, const manifest::Manifest& manifest) {
   return {{"checkpoint", dir},
           {"generation", manifest.generation()},
-          {"digest", manifest.digest()},
+          {"digest", manifest.digest()},  // empty: a delta
+          {"base", manifest.base()},      // 0: a full one
           {"model", manifest.model()},
           {"written_ms", manifest.written_ms()},
           {"lanes", manifest.lanes()},
@@ -40,16 +41,10 @@ boost::json::object describe(const std::string& dir, const manifest::Manifest& m
           {"bytes", total_bytes(manifest)}};
 }
 
-struct Generation {
-  std::string dir;
-  manifest::Manifest manifest;
-};
-
-Result<Generation> open_generation(Storage& storage, const std::string& path) {
-  Generation generation;
-  ASSIGN_OR_RETURN(generation.dir, checkpoint::resolve_generation(storage, path));
-  ASSIGN_OR_RETURN(generation.manifest, checkpoint::read_manifest(storage, generation.dir));
-  return generation;
+// "full", or "delta on gen-000011".
+std::string kind_of(const manifest::Manifest& manifest) {
+  if (manifest.base() == 0) return "full";
+  return "delta on " + checkpoint::generation_name(manifest.base());
 }
 
 Status list(Context& context, const std::string& path) {
@@ -61,28 +56,36 @@ Status list(Context& context, const std::string& path) {
     ASSIGN_OR_RETURN(const manifest::Manifest manifest,
                      checkpoint::read_manifest(*context.storage, dir));
     generations.push_back(describe(dir, manifest));
-    context.summary += dir + "  " + manifest.digest() + "  " + grouped(total_rows(manifest)) +
-                       " rows  " + bytes_text(total_bytes(manifest)) + "  " + manifest.model() +
-                       "\n";
+    const std::string digest = manifest.base() == 0 ? "  " + manifest.digest() : "";
+    context.summary += dir + "  " + kind_of(manifest) + digest + "  " +
+                       grouped(total_rows(manifest)) + " rows  " +
+                       bytes_text(total_bytes(manifest)) + "  " + manifest.model() + "\n";
   }
   context.result = {{"generations", generations}};
   return {};
 }
 
 Status inspect(Context& context, const std::string& path) {
-  ASSIGN_OR_RETURN(const Generation generation, open_generation(*context.storage, path));
-  const manifest::Manifest& manifest = generation.manifest;
-  context.result = describe(generation.dir, manifest);
-  boost::json::array tables, streams;
-  context.summary = generation.dir + "\nmodel   " + manifest.model() + "\ndigest  " +
-                    manifest.digest() + "\nlanes   " + std::to_string(manifest.lanes()) + "\n";
+  ASSIGN_OR_RETURN(const checkpoint::Chain chain, checkpoint::open_chain(*context.storage, path));
+  const manifest::Manifest& manifest = chain.back().manifest;
+  context.result = describe(chain.back().dir, manifest);
+  boost::json::array tables, streams, links;
+  for (const checkpoint::Link& link : chain) links.emplace_back(link.dir);
+  context.result["chain"] = links;
+  context.summary = chain.back().dir + "\nmodel   " + manifest.model() + "\nkind    " +
+                    kind_of(manifest) +
+                    (chain.size() > 2 ? ", of " + std::to_string(chain.size()) + " links" : "") +
+                    (manifest.base() == 0 ? "\ndigest  " + manifest.digest() : "") + "\nlanes   " +
+                    std::to_string(manifest.lanes()) + "\n";
   for (const manifest::Table& table : manifest.tables()) {
     tables.push_back({{"name", table.name()},
                       {"width", table.width()},
                       {"state_width", table.state_width()},
                       {"optimizer", table.optimizer()},
                       {"step", table.step()},
-                      {"rows", table.rows()}});
+                      {"rows", table.rows()},
+                      {"expire_steps", table.expire_steps()},
+                      {"keep_count", table.keep_count()}});
     context.summary += "table   " + table.name() + ": " + grouped(table.rows()) + " rows of " +
                        std::to_string(table.width()) + " + " + std::to_string(table.state_width()) +
                        " (" + table.optimizer() + "), step " + grouped(table.step()) + "\n";
@@ -105,11 +108,14 @@ Status verify(Context& context, const std::string& path) {
   const bool ok = found.errors.empty();
   context.result = {{"ok", ok},
                     {"checkpoint", dir},
+                    {"generations", found.generations},
                     {"files", found.files},
                     {"rows", found.rows},
                     {"errors", boost::json::array(found.errors.begin(), found.errors.end())}};
-  context.summary = dir + ": " + std::to_string(found.files) + " files, " + grouped(found.rows) +
-                    " rows, " + (ok ? "all good" : "DAMAGED");
+  const std::string links =
+      found.generations < 2 ? "" : std::to_string(found.generations) + " generations in a chain, ";
+  context.summary = dir + ": " + links + std::to_string(found.files) + " files, " +
+                    grouped(found.rows) + " rows, " + (ok ? "all good" : "DAMAGED");
   if (ok) return {};
   return corrupt(dir + ": " + found.errors.front() +
                  (found.errors.size() > 1
@@ -118,27 +124,24 @@ Status verify(Context& context, const std::string& path) {
 }
 
 Status digest(Context& context, const std::string& path) {
-  ASSIGN_OR_RETURN(const Generation generation, open_generation(*context.storage, path));
-  context.result = {{"digest", generation.manifest.digest()}, {"checkpoint", generation.dir}};
-  context.summary = generation.manifest.digest();
+  ASSIGN_OR_RETURN(const checkpoint::Chain chain, checkpoint::open_chain(*context.storage, path));
+  ASSIGN_OR_RETURN(const std::string digest, checkpoint::read_digest(*context.storage, chain));
+  context.result = {{"digest", digest}, {"checkpoint", chain.back().dir}};
+  context.summary = digest;
   return {};
 }
 
 using KeyDigests = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
 
 // Key and digest of every record of table `table`, by key.
-Result<KeyDigests> key_digests(Storage& storage, const Generation& generation,
+Result<KeyDigests> key_digests(Storage& storage, const checkpoint::Chain& chain,
                                std::uint32_t table) {
   KeyDigests digests;
-  for (const manifest::File& file : generation.manifest.files()) {
-    if (file.table() != table) continue;
-    RETURN_IF_ERROR(checkpoint::read_rows(
-        storage, join_path(generation.dir, file.name()), file, 0, kPartitions - 1,
-        [&](const checkpoint::Record& record) -> Status {
-          digests.emplace_back(record.key, checkpoint::record_digest(table, record));
-          return {};
-        }));
-  }
+  RETURN_IF_ERROR(checkpoint::read_table(
+      storage, chain, table, 0, kPartitions - 1, [&](const checkpoint::Record& record) -> Status {
+        digests.emplace_back(record.key, checkpoint::record_digest(table, record));
+        return {};
+      }));
   std::sort(digests.begin(), digests.end());
   return digests;
 }
@@ -167,20 +170,21 @@ Difference compare(const KeyDigests& before, const KeyDigests& after) {
 }
 
 Status diff(Context& context, const std::string& before, const std::string& after) {
-  ASSIGN_OR_RETURN(const Generation a, open_generation(*context.storage, before));
-  ASSIGN_OR_RETURN(const Generation b, open_generation(*context.storage, after));
-  if (a.manifest.model() != b.manifest.model()) {
-    return invalid("checkpoints of different models: " + a.dir + " is of " + a.manifest.model() +
-                   ", " + b.dir + " of " + b.manifest.model());
+  ASSIGN_OR_RETURN(const checkpoint::Chain a, checkpoint::open_chain(*context.storage, before));
+  ASSIGN_OR_RETURN(const checkpoint::Chain b, checkpoint::open_chain(*context.storage, after));
+  const manifest::Manifest &of_a = a.back().manifest, &of_b = b.back().manifest;
+  if (of_a.model() != of_b.model() || of_a.tables_size() != of_b.tables_size()) {
+    return invalid("checkpoints of different models: " + a.back().dir + " is of " + of_a.model() +
+                   ", " + b.back().dir + " of " + of_b.model());
   }
   boost::json::array tables;
   bool equal = true;
-  for (int t = 0; t < a.manifest.tables_size(); ++t) {
+  for (int t = 0; t < of_a.tables_size(); ++t) {
     ASSIGN_OR_RETURN(const KeyDigests rows_a, key_digests(*context.storage, a, t));
     ASSIGN_OR_RETURN(const KeyDigests rows_b, key_digests(*context.storage, b, t));
     const Difference d = compare(rows_a, rows_b);
     equal = equal && d.changed + d.added + d.removed == 0;
-    const std::string& name = a.manifest.tables(t).name();
+    const std::string& name = of_a.tables(t).name();
     tables.push_back({{"name", name},
                       {"same", d.same},
                       {"changed", d.changed},
@@ -190,22 +194,22 @@ Status diff(Context& context, const std::string& before, const std::string& afte
                        " changed, " + grouped(d.added) + " added, " + grouped(d.removed) +
                        " removed\n";
   }
-  context.result = {{"rows_equal", equal},
-                    {"digests_equal", a.manifest.digest() == b.manifest.digest()},
-                    {"tables", tables}};
+  ASSIGN_OR_RETURN(const std::string digest_a, checkpoint::read_digest(*context.storage, a));
+  ASSIGN_OR_RETURN(const std::string digest_b, checkpoint::read_digest(*context.storage, b));
+  context.result = {
+      {"rows_equal", equal}, {"digests_equal", digest_a == digest_b}, {"tables", tables}};
   return {};
 }
 
 Status prune(Context& context, const std::string& path, std::uint32_t keep, bool dry_run) {
-  ASSIGN_OR_RETURN(std::vector<std::string> dirs,
-                   checkpoint::list_generations(*context.storage, path));
-  const std::size_t kept = std::min<std::size_t>(keep, dirs.size());
-  const boost::json::array removed(dirs.begin(), dirs.end() - static_cast<long>(kept));
-  const boost::json::array stay(dirs.end() - static_cast<long>(kept), dirs.end());
+  ASSIGN_OR_RETURN(const checkpoint::Retention plan,
+                   checkpoint::plan_prune(*context.storage, path, keep));
   if (!dry_run) RETURN_IF_ERROR(checkpoint::prune(*context.storage, path, keep));
-  context.result = {{"removed", removed}, {"kept", stay}, {"dry_run", dry_run}};
-  context.summary = (dry_run ? "would remove " : "removed ") + std::to_string(removed.size()) +
-                    " checkpoints, " + std::to_string(stay.size()) + " stay";
+  context.result = {{"removed", boost::json::array(plan.removed.begin(), plan.removed.end())},
+                    {"kept", boost::json::array(plan.kept.begin(), plan.kept.end())},
+                    {"dry_run", dry_run}};
+  context.summary = (dry_run ? "would remove " : "removed ") + std::to_string(plan.removed.size()) +
+                    " checkpoints, " + std::to_string(plan.kept.size()) + " stay";
   return {};
 }
 
@@ -240,30 +244,28 @@ struct RowsFlags {
 
 // The rows of a table on standard output: key, times pushed, weights; in the order of the files.
 Status print_rows(Context& context, const RowsFlags& flags) {
-  ASSIGN_OR_RETURN(const Generation generation, open_generation(*context.storage, flags.path));
-  const auto& tables = generation.manifest.tables();
+  ASSIGN_OR_RETURN(const checkpoint::Chain chain,
+                   checkpoint::open_chain(*context.storage, flags.path));
+  const auto& tables = chain.back().manifest.tables();
   std::vector<std::string> names;
   for (const manifest::Table& table : tables) names.push_back(table.name());
   const auto found = std::find(names.begin(), names.end(), flags.table);
   if (found == names.end()) {
-    return invalid(generation.dir + " has no table '" + flags.table + "'; it has " + join(names));
+    return invalid(chain.back().dir + " has no table '" + flags.table + "'; it has " + join(names));
   }
   const auto index = static_cast<std::uint32_t>(found - names.begin());
   const std::uint32_t width = tables[static_cast<int>(index)].width();
   std::uint64_t rows = 0;
-  for (const manifest::File& file : generation.manifest.files()) {
-    if (file.table() != index) continue;
-    RETURN_IF_ERROR(checkpoint::read_rows(
-        *context.storage, join_path(generation.dir, file.name()), file, 0, kPartitions - 1,
-        [&](const checkpoint::Record& record) -> Status {
-          if (!record.admitted) return {};
-          std::printf("%llu\t%u", static_cast<unsigned long long>(record.key), record.count);
-          for (const float weight : record.values.first(width)) std::printf("\t%.9g", weight);
-          std::putchar('\n');
-          ++rows;
-          return {};
-        }));
-  }
+  RETURN_IF_ERROR(checkpoint::read_table(
+      *context.storage, chain, index, 0, kPartitions - 1,
+      [&](const checkpoint::Record& record) -> Status {
+        if (!record.admitted) return {};
+        std::printf("%llu\t%u", static_cast<unsigned long long>(record.key), record.count);
+        for (const float weight : record.values.first(width)) std::printf("\t%.9g", weight);
+        std::putchar('\n');
+        ++rows;
+        return {};
+      }));
   context.result = {{"table", flags.table}, {"rows", rows}};
   return {};
 }
@@ -287,9 +289,9 @@ struct PruneFlags {
 };
 
 void add_prune(CLI::App& family, Context& context) {
-  CLI::App& command =
-      add_command(family, context, "prune", "Removes all but the newest checkpoints.",
-                  "meander checkpoint prune checkpoints/ml1m-dien --keep 1");
+  CLI::App& command = add_command(family, context, "prune",
+                                  "Removes all but the newest checkpoints and what these stand on.",
+                                  "meander checkpoint prune checkpoints/ml1m-dien --keep 1");
   auto flags = std::make_shared<PruneFlags>();
   command.add_option("DIR", flags->path, "a checkpoint folder")->required();
   command.add_option("--keep", flags->keep, "how many stay")->capture_default_str();
@@ -310,7 +312,8 @@ void add_checkpoint(CLI::App& app, Context& context) {
   family.require_subcommand(1);
   add_on_path(family, context, "ls", "Lists the checkpoints of a folder.", list);
   add_on_path(family, context, "inspect", "Shows what a checkpoint holds.", inspect);
-  add_on_path(family, context, "verify", "Reads every byte and checks it.", verify);
+  add_on_path(family, context, "verify",
+              "Reads every byte, of all that it stands on too, and checks it.", verify);
   add_on_path(family, context, "digest", "Prints the hash of all that a checkpoint holds.", digest);
   add_diff(family, context);
   add_rows(family, context);

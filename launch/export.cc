@@ -145,13 +145,14 @@ Result<ExportReport> Export::run() {
 
 Status Export::read_checkpoint() {
   ASSIGN_OR_RETURN(checkpoint_, find_checkpoint(storage_, plan_, options_.checkpoint));
-  const std::string& dir = checkpoint_.restore;
-  const manifest::Manifest& manifest = checkpoint_.manifest;
-  report_.generation_dir = dir;
-  report_.generation = manifest.generation();
+  ASSIGN_OR_RETURN(const checkpoint::Chain chain,
+                   checkpoint::open_chain(storage_, checkpoint_.restore));
+  report_.generation_dir = checkpoint_.restore;
+  report_.generation = checkpoint_.manifest.generation();
+  ASSIGN_OR_RETURN(contents_.description.digest, checkpoint::read_digest(storage_, chain));
   const auto tables = static_cast<std::uint32_t>(plan_.graph->tables());
   for (std::uint32_t t = 0; t < tables; ++t) {
-    ASSIGN_OR_RETURN(auto table, artefact::load_table(storage_, dir, manifest, t, plan_.tables[t],
+    ASSIGN_OR_RETURN(auto table, artefact::load_table(storage_, chain, t, plan_.tables[t],
                                                       known_ids(*plan_.log, plan_.train.slots[t])));
     contents_.tables.push_back(std::move(table));
   }
@@ -160,7 +161,7 @@ Status Export::read_checkpoint() {
   for (std::size_t i = 0; i < dense.size(); ++i) {
     const auto table = tables + static_cast<std::uint32_t>(i);
     ASSIGN_OR_RETURN(const auto values,
-                     artefact::load_dense(storage_, dir, manifest, table, dense[i].size()));
+                     artefact::load_dense(storage_, chain, table, dense[i].size()));
     std::ranges::copy(values,
                       trained_dense_.begin() + static_cast<std::ptrdiff_t>(dense[i].first()));
   }
@@ -205,7 +206,6 @@ Status Export::describe() {
   const job::Job& job = plan_.job.spec;
   d.job = job.name();
   d.generation = checkpoint_.manifest.generation();
-  d.digest = checkpoint_.manifest.digest();
   for (const data::SlotSpec& slot : plan_.train.slots) {
     d.slot_sources.push_back(source_name(slot.source));
   }

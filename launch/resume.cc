@@ -2,6 +2,7 @@
 #include "launch/resume.h"
 
 #include <algorithm>
+#include <ranges>
 
 #include "checkpoint/generation.h"
 #include "launch/text.h"
@@ -112,7 +113,10 @@ Result<Start> find_start(const Context& context, const Plan& plan, const StartFl
   ASSIGN_OR_RETURN(Start start, start_with_rows(storage, plan));
   if (flags.fresh) {
     ASSIGN_OR_RETURN(const auto generations, checkpoint::list_generations(storage, dir));
-    for (const std::string& generation : generations) RETURN_IF_ERROR(storage.remove(generation));
+    // Newest first: a delta never stays without what it stands on.
+    for (const std::string& generation : std::views::reverse(generations)) {
+      RETURN_IF_ERROR(storage.remove(generation));
+    }
     if (!generations.empty()) {
       context.note("--fresh: removed " + std::to_string(generations.size()) + " checkpoints in " +
                    dir);

@@ -15,7 +15,6 @@ namespace meander::ps {
 namespace {
 
 constexpr int kTablesMax = 4096;
-constexpr std::size_t kPieceRows = 512;
 
 // What a LaneSetup makes: everything that a roll-back replaces.
 struct Shard {
@@ -169,8 +168,6 @@ struct Lane::Impl {
   std::uint64_t begun_generation = 0;
   std::shared_ptr<Writing> writing;  // null: no generation is on its way to storage
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
-  std::vector<float> floats;  // on their way between a table and a narrower wire
-  std::vector<std::uint32_t> piece_slots;
   // Memory that is used again: of what has been applied, and of a request or an answer.
   SpareNodes<Pulls> spare_pulls;
   SpareNodes<Pushes> spare_pushes;
@@ -446,27 +443,7 @@ struct Lane::Impl {
       const auto table_keys = keys[t].as<std::uint64_t>();
       const std::size_t values = table_keys.size() * table.width();
       Buffer& out = rows.emplace_back(transport.allocate(peer, values * bytes_of(format.of(t))));
-      std::vector<std::uint32_t>* const hints = slots == nullptr ? nullptr : &(*slots)[t];
-      if (format.of(t) == wire::F32) {
-        table.pull(table_keys, out.as_mutable<float>().data(), hints);
-      } else {
-        read_narrow(table, table_keys, format.of(t), out.data(), hints);
-      }
-    }
-  }
-
-  // In pieces that stay in the cache between the table's copy and the conversion.
-  void read_narrow(const Table& table, std::span<const std::uint64_t> keys,
-                   wire::Precision precision, std::byte* out, std::vector<std::uint32_t>* slots) {
-    const std::size_t width = table.width();
-    floats.resize(std::max(floats.size(), kPieceRows * width));
-    if (slots != nullptr) slots->clear();
-    for (std::size_t begin = 0; begin < keys.size(); begin += kPieceRows) {
-      const auto piece = keys.subspan(begin, std::min(kPieceRows, keys.size() - begin));
-      table.pull(piece, floats.data(), slots == nullptr ? nullptr : &piece_slots);
-      encode(floats.data(), piece.size() * width, precision,
-             out + begin * width * bytes_of(precision));
-      if (slots != nullptr) slots->insert(slots->end(), piece_slots.begin(), piece_slots.end());
+      table.pull(table_keys, format.of(t), out.data(), slots == nullptr ? nullptr : &(*slots)[t]);
     }
   }
 
@@ -583,18 +560,9 @@ struct Lane::Impl {
       const Buffer& keys = use_pull ? pull->keys[t] : push.keys[t];
       std::span<const std::uint32_t> slots;
       if (use_pull && !pull->is_waiting) slots = pull->slots[t];
-      shard->tables[t]->push(keys.as<std::uint64_t>(),
-                             floats_of(push.gradients[t], push.format.of(t)), slots);
+      shard->tables[t]->push(keys.as<std::uint64_t>(), push.format.of(t), push.gradients[t].data(),
+                             slots);
     }
-  }
-
-  // Valid until the next call.
-  const float* floats_of(const Buffer& values, wire::Precision precision) {
-    if (precision == wire::F32) return values.as<float>().data();
-    const std::size_t n = values.size() / bytes_of(precision);
-    floats.resize(std::max(floats.size(), n));
-    decode(values.data(), n, precision, floats.data());
-    return floats.data();
   }
 
   // --- cuts ---

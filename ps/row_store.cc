@@ -88,6 +88,15 @@ void RowStore::erase(std::uint64_t key, std::uint64_t hash) {
   --size_;
 }
 
+void RowStore::reserve(std::uint64_t rows) {
+  // Segments fill unevenly: with so many rows in each on average, few are ever split.
+  constexpr std::uint64_t kAverage = kLoad * 8 / 10;
+  while (directory_.size() * kAverage < rows) {
+    const std::uint64_t half = directory_.size();
+    for (std::uint64_t i = 0; i < half; ++i) split(i << 16);
+  }
+}
+
 void RowStore::split(std::uint64_t hash) {
   const Segment old = segment(hash);
   const std::uint16_t depth = old[1].segment;

@@ -37,19 +37,21 @@ class RowStore {
   explicit RowStore(std::size_t values);
 
   static std::uint64_t hash(std::uint64_t key) { return mix64(key); }
-  void prefetch_bucket(std::uint64_t hash) const { __builtin_prefetch(&home(hash)); }
+  void prefetch_bucket(std::uint64_t hash) const { ask_for(&home(hash)); }
   // The slot of a row that may be the key's (compare key()), or kNone: it is certainly absent.
   std::uint32_t candidate(std::uint64_t hash) const;
   void prefetch_row(std::uint32_t slot, std::size_t bytes) const {
     const std::byte* row = rows_.at(slot);
-    for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
-    __builtin_prefetch(row + bytes - 1);
+    for (std::size_t i = 0; i + 1 < bytes; i += 64) ask_for(row + i);
+    ask_for(row + bytes - 1);
   }
   // The key's slot, or kNone.
   std::uint32_t find(std::uint64_t key, std::uint64_t hash) const;
   // Adds a row whose values are not set. The key must be absent.
   std::uint32_t insert(std::uint64_t key, std::uint64_t hash);
   void erase(std::uint64_t key, std::uint64_t hash);  // the key must be there
+  // Makes room in the index for so many rows in all, so that inserting them moves nothing.
+  void reserve(std::uint64_t rows);
 
   std::uint64_t key(std::uint32_t slot) const { return load(rows_.at(slot)); }
   float* values(std::uint32_t slot) {
@@ -92,6 +94,9 @@ class RowStore {
     const auto tag = static_cast<std::uint8_t>(hash);
     return tag == 0 ? 1 : tag;
   }
+  // Into the second-level cache: it waits for more lines at once than the first, by a third of the
+  // rate of a bare gather.
+  static void ask_for(const void* line) { __builtin_prefetch(line, 0, 2); }
   static std::uint32_t bucket_of(std::uint64_t hash) { return (hash >> 8) & (kBuckets - 1); }
   static std::uint64_t directory_bits(std::uint64_t hash) { return (hash >> 16) & 0x3ffffffffull; }
   static std::uint64_t load(const std::byte* p) {

@@ -53,9 +53,18 @@ Status load_files(Storage& storage, const checkpoint::Link& link, PartitionRange
       return corrupt(link.dir + ": file " + file.name() + " is of a table that is not there");
     }
     Table& table = *tables[file.table()];
+    // Of each file as many rows as of its share of the range.
+    const double width = file.last_partition() - file.first_partition() + 1.0;
+    const double shared = std::min(file.last_partition(), range.last) -
+                          std::max(file.first_partition(), range.first) + 1.0;
+    if (!is_delta) {
+      table.reserve(table.rows() +
+                    static_cast<std::uint64_t>(static_cast<double>(file.rows()) * shared / width));
+    }
     RETURN_IF_ERROR(checkpoint::read_rows(
         storage, join_path(link.dir, file.name()), file, range.first, range.last,
-        [&](const checkpoint::Record& record) { return table.restore(record, is_delta); }));
+        checkpoint::RecordsVisitor(
+            [&](const checkpoint::Records& records) { return table.restore(records, is_delta); })));
   }
   return {};
 }

@@ -126,31 +126,38 @@ class Table::Walk {
   std::array<Stage, kStages> stages_;
 };
 
-void Table::pull(std::span<const std::uint64_t> keys, float* out,
+void Table::pull(std::span<const std::uint64_t> keys, wire::Precision precision, std::byte* out,
                  std::vector<std::uint32_t>* slots) const {
+  const std::size_t out_bytes = width_ * bytes_of(precision);
+  std::vector<float> absent;  // one row
   if (slots != nullptr) slots->resize(keys.size());
   const std::size_t bytes = RowStore::kHeaderBytes + width_ * sizeof(float);
   Walk(rows_, keys, {}, bytes).run([&](const Stage& stage) {
     for (std::size_t i = 0; i < stage.n; ++i) {
-      float* row = out + (stage.begin + i) * width_;
+      const float* row;
       if (stage.slots[i] == kNoSlot || !is_present(rows_, stage.slots[i], step_)) {
-        initialise(keys[stage.begin + i], row);
+        absent.resize(width_);
+        initialise(keys[stage.begin + i], absent.data());
+        row = absent.data();
       } else {
-        std::memcpy(row, rows_.values(stage.slots[i]), width_ * sizeof(float));
+        row = rows_.values(stage.slots[i]);
       }
+      encode(row, width_, precision, out + (stage.begin + i) * out_bytes);
     }
     if (slots != nullptr) std::copy_n(stage.slots.begin(), stage.n, slots->begin() + stage.begin);
   });
 }
 
-void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
-                 std::span<const std::uint32_t> slots) {
+void Table::push(std::span<const std::uint64_t> keys, wire::Precision precision,
+                 const std::byte* gradients, std::span<const std::uint32_t> slots) {
   CHECK(slots.empty() || slots.size() == keys.size());
   CHECK_LT(step_, RowStore::kStepMax);
   const std::uint64_t before =
       step_++;  // what is there is decided as a pull would have, just before
   UpdateParams params = update_params(spec_.optimizer(), width_, step_);
   params.clip_row = spec_.clip_row();
+  const std::size_t gradient_bytes = width_ * bytes_of(precision);
+  if (precision != wire::F32) widened_.resize(kGroup * width_);
   std::size_t absent = 0;
   Walk(rows_, keys, slots, rows_.row_bytes()).run([&](Stage& stage) {
     bool has_erased = false;
@@ -171,7 +178,13 @@ void Table::push(std::span<const std::uint64_t> keys, const float* gradients,
       slot = admit(key, hash);
       ++absent;
     }
-    touch(stage, keys, gradients, params);
+    const std::byte* const group = gradients + stage.begin * gradient_bytes;
+    if (precision == wire::F32) {
+      touch(stage, reinterpret_cast<const float*>(group), params);
+    } else {
+      decode(group, stage.n * width_, precision, widened_.data());
+      touch(stage, widened_.data(), params);
+    }
   });
   if (expire_steps_ == 0) return;
   // Two slots for each row that may be new: so expired rows never take more room than all others.
@@ -198,8 +211,8 @@ void Table::sweep(RowStore& store, std::uint32_t& at, std::size_t slots) {
   }
 }
 
-void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
-                  const UpdateParams& params) {
+// `gradients`: of the stage's rows.
+void Table::touch(const Stage& stage, const float* gradients, const UpdateParams& params) {
   std::array<float*, kGroup> rows;
   std::array<const float*, kGroup> row_gradients;
   std::size_t n = 0;
@@ -208,7 +221,7 @@ void Table::touch(const Stage& stage, std::span<const std::uint64_t> keys, const
     if (cut_) copy_first(rows_, stage.slots[i]);
     rows_.touch(stage.slots[i], step_);
     rows[n] = rows_.values(stage.slots[i]);
-    row_gradients[n++] = gradients + (stage.begin + i) * width_;
+    row_gradients[n++] = gradients + i * width_;
   }
   if (params.clip_row > 0) kernels().clip(row_gradients.data(), clipped_.data(), n, params);
   update_(rows.data(), row_gradients.data(), n, params);
@@ -282,6 +295,24 @@ Status Table::restore(const checkpoint::Record& record, bool replace) {
   if (slot == kNoSlot) slot = store.insert(record.key, hash);
   store.set_touched(slot, record.step, record.count);
   std::copy(record.values.begin(), record.values.end(), store.values(slot));
+  return {};
+}
+
+Status Table::restore(const checkpoint::Records& records, bool replace) {
+  constexpr std::size_t kAhead = 16;
+  const float* values = records.values.data();
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (i + kAhead < records.size()) {
+      rows_.prefetch_bucket(RowStore::hash(records.keys[i + kAhead]));
+    }
+    checkpoint::Record record{
+        records.keys[i], records.steps[i], records.counts[i], records.admitted[i] != 0, {}};
+    if (record.admitted) {
+      record.values = {values, records.width};
+      values += records.width;
+    }
+    RETURN_IF_ERROR(restore(record, replace));
+  }
   return {};
 }
 

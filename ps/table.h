@@ -12,6 +12,7 @@
 #include "common/status.h"
 #include "proto/wire.pb.h"
 #include "ps/packed_records.h"
+#include "ps/precision.h"
 #include "ps/row_store.h"
 #include "ps/simd/kernels.h"
 
@@ -36,14 +37,24 @@ class Table {
   // The weights of each key, (keys, width), into `out`; absent keys get their initial value and are
   // not stored. `slots`, if given, takes a hint for the push of the same keys.
   void pull(std::span<const std::uint64_t> keys, float* out,
-            std::vector<std::uint32_t>* slots = nullptr) const;
+            std::vector<std::uint32_t>* slots = nullptr) const {
+    pull(keys, wire::F32, reinterpret_cast<std::byte*>(out), slots);
+  }
+  // The same as `precision`.
+  void pull(std::span<const std::uint64_t> keys, wire::Precision precision, std::byte* out,
+            std::vector<std::uint32_t>* slots) const;
 
   // One step: applies a gradient, (keys, width), to each key. An absent key is stored once it has
   // been pushed admit_count times; what was pushed before is lost; a row that has expired is
   // absent. A key that occurs more than once is updated as often, in order. `slots`: what pull()
   // gave for these keys, or empty.
   void push(std::span<const std::uint64_t> keys, const float* gradients,
-            std::span<const std::uint32_t> slots = {});
+            std::span<const std::uint32_t> slots = {}) {
+    push(keys, wire::F32, reinterpret_cast<const std::byte*>(gradients), slots);
+  }
+  // The same, with gradients as `precision`.
+  void push(std::span<const std::uint64_t> keys, wire::Precision precision,
+            const std::byte* gradients, std::span<const std::uint32_t> slots);
 
   // Stores weights, (keys, width), with fresh optimizer state, untouched so far.
   void assign(std::span<const std::uint64_t> keys, const float* weights);
@@ -52,6 +63,9 @@ class Table {
   // the place of what the key has; else kCorrupt if the key is there already. kCorrupt: another
   // width.
   Status restore(const checkpoint::Record& record, bool replace = false);
+  Status restore(const checkpoint::Records& records, bool replace);
+  // So many rows are about to be restored.
+  void reserve(std::uint64_t rows) { rows_.reserve(rows); }
   void set_step(std::uint64_t step) { step_ = step; }
 
   // Takes a cut: the records as they are now, or those of them that were last touched after step
@@ -97,8 +111,7 @@ class Table {
                   std::uint32_t& budget, PackedRecords& out);
   void sweep(RowStore& store, std::uint32_t& at, std::size_t slots);
   std::uint32_t admit(std::uint64_t key, std::uint64_t hash);
-  void touch(const Stage& stage, std::span<const std::uint64_t> keys, const float* gradients,
-             const UpdateParams& params);
+  void touch(const Stage& stage, const float* gradients, const UpdateParams& params);
 
   std::uint32_t index_, width_, state_width_;
   wire::TableSpec spec_;
@@ -107,6 +120,7 @@ class Table {
   std::optional<Cut> cut_;
   UpdateRows update_;
   std::vector<float> clipped_;  // gradients of one group, where clip_row is set
+  std::vector<float> widened_;  // gradients of one group, where they come narrow
   std::uint64_t step_ = 0;
   std::uint64_t expire_steps_;                       // 0: never
   std::uint32_t row_sweep_ = 0, counter_sweep_ = 0;  // the slots that are looked at next

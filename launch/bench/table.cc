@@ -22,6 +22,7 @@ struct Options {
   std::uint64_t rows = 10'000'000;
   std::uint32_t width = 36;
   std::uint32_t request = 12'800;
+  unsigned lanes = 1;
 };
 
 constexpr std::size_t kHeaderBytes = 16;  // of a record: key, step, count (docs/table.md)
@@ -69,7 +70,7 @@ class Records {
       if (i < places.size()) {
         const std::byte* record = memory_ + places[i] * stride_;
         for (std::size_t at = 0; at < used + kLine; at += kLine) {
-          __builtin_prefetch(record + std::min(at, used - 1));
+          __builtin_prefetch(record + std::min(at, used - 1), 0, 2);
         }
       }
       if (i >= kLead) use(i - kLead, memory_ + places[i - kLead] * stride_);
@@ -118,11 +119,60 @@ double fill(ps::Table& table, const Options& options) {
          });
 }
 
+// Pulls, then pushes of the same keys, of `lanes` lanes side by side: each has its own thread,
+// table, and requests.
+class Lanes {
+ public:
+  Lanes(const Options& options, unsigned lanes, const Requests& requests) : requests_(requests) {
+    for (unsigned lane = 0; lane < lanes; ++lane) {
+      tables_.push_back(std::make_unique<ps::Table>(0, rowwise_table(options.width)));
+      fill(*tables_.back(), options);
+    }
+  }
+
+  // Seconds in which each of the first `lanes` works all requests.
+  double run(unsigned lanes) {
+    return seconds_on_threads(lanes, [&](unsigned lane) {
+      std::vector<float> rows(requests_.rows.size());
+      std::vector<std::uint32_t> slots;
+      for (const auto& keys : requests_.keys) {
+        tables_[lane]->pull(keys, rows.data(), &slots);
+        tables_[lane]->push(keys, requests_.gradients.data(), slots);
+      }
+    });
+  }
+
+ private:
+  const Requests& requests_;
+  std::vector<std::unique_ptr<ps::Table>> tables_;
+};
+
+// One lane's rate as limit, so that the ratio is how much more the others add. `options`: of a
+// lane.
+std::vector<Row> measure_lanes(const Options& options, const Settings& settings) {
+  const Requests requests = draw(options, settings.quick ? 2 : 40);
+  const double rows = static_cast<double>(requests.keys.size()) * options.request;
+  Lanes lanes(options, options.lanes, requests);
+  const auto probe = [&](unsigned n) -> Probe {
+    return [&lanes, rows, n](std::vector<double>& figures) {
+      figures.push_back(n * rows / lanes.run(n));
+    };
+  };
+  const std::vector<double> m =
+      medians_in_turn(settings.repetitions, {probe(options.lanes), probe(1)});
+  return {{std::to_string(options.lanes) + " lanes: pull, then push", m[0] / 1e6, m[1] / 1e6,
+           "one of them alone", "M rows/s", options.lanes}};
+}
+
 Result<std::vector<Row>> measure(Options options, const Settings& settings) {
   if (settings.quick) options.rows = std::min<std::uint64_t>(options.rows, 20'000);
-  if (options.rows == 0 || options.request == 0) return invalid("--rows and --request start at 1");
+  options.rows /= options.lanes;  // as the lanes of a job divide its keys
+  if (options.rows == 0 || options.request == 0) {
+    return invalid("--rows starts at 1 for each lane, and --request at 1");
+  }
   const wire::TableSpec spec = rowwise_table(options.width);
   RETURN_IF_ERROR(ps::check_table(spec));
+  if (options.lanes > 1) return measure_lanes(options, settings);
   ps::Table table(0, spec);
   Records records(options.rows, options.width, table.state_width());
   Requests r = draw(options, settings.quick ? 2 : 40);
@@ -176,6 +226,9 @@ void add_table(CLI::App& family, Context& context) {
   command.add_option("--rows", options->rows, "of the table")->capture_default_str();
   command.add_option("--width", options->width, "floats of a row")->capture_default_str();
   command.add_option("--request", options->request, "keys of a pull or push")
+      ->capture_default_str();
+  command.add_option("--lanes", options->lanes, "side by side, each with its part of the rows")
+      ->check(CLI::Range(1u, 64u))
       ->capture_default_str();
 }
 

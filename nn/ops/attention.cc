@@ -248,13 +248,16 @@ class AttentionWeights final : public Op {
     Carve carve(const_cast<float*>(context.packed));  // read only
     return carve_packed(at_, carve);
   }
+  // First rows of the steps, as keys: from the first row of a group on, those of its history.
+  static const std::uint32_t* steps_of(const Layout& layout) {
+    return reinterpret_cast<const std::uint32_t*>(layout.step_offset.data());
+  }
   // The history of group g, its rows without gaps.
   void gather_keys(const OpContext& context, std::int32_t g, float* to) const {
     const Layout& layout = *context.layout;
     const Matrix keys = context.value(at_.keys);
-    for (std::int32_t t = 0; t < layout.lengths[g]; ++t) {
-      std::copy_n(keys.row(layout.step_offset[t] + g), at_.e, to + floats(t, at_.e));
-    }
+    kernels().gather_rows(keys.row(g), keys.stride, steps_of(layout), to, at_.e, layout.lengths[g],
+                          at_.e);
   }
 
   // y1 of the group's pairs, before its sigmoid.
@@ -329,10 +332,7 @@ class AttentionWeights final : public Op {
       k.gemm(dz, a, scratch.weights, nullptr, scratch.dkeys, e, length, a, e, c > 0);
     }
     if (dkeys.data == nullptr) return;
-    for (std::int32_t t = 0; t < length; ++t) {
-      k.axpy(1.0f, scratch.dkeys + floats(t, e), dkeys.row(layout.step_offset[t] + g),
-             static_cast<std::size_t>(e));
-    }
+    k.scatter_add_rows(scratch.dkeys, e, steps_of(layout), dkeys.row(g), dkeys.stride, length, e);
   }
 
   // dkernel is the gradient of block `own` of the first kernel, and `sign` times it that of W3.

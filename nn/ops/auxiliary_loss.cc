@@ -99,16 +99,24 @@ Scratch carve_scratch(const Parts& at, Carve& carve) {
   return scratch;
 }
 
-// The history row before each of those from the second step on: the same group's, a step earlier.
+// The history rows before those from the second step on: the same group's, a step earlier. They
+// come in runs of rows that lie one after another.
 class RowsBefore {
  public:
   explicit RowsBefore(const Layout& layout) : layout_(layout) {}
-  std::int32_t next() {
-    while (group_ == layout_.step_rows[step_]) {
-      ++step_;
-      group_ = 0;
+  // body(first, rows, done) for the runs of the next `count` rows; `done` of them came before.
+  template <class Body>
+  void next(std::int32_t count, Body body) {
+    for (std::int32_t done = 0; done < count;) {
+      while (group_ == layout_.step_rows[step_]) {
+        ++step_;
+        group_ = 0;
+      }
+      const std::int32_t rows = std::min(layout_.step_rows[step_] - group_, count - done);
+      body(layout_.step_offset[step_ - 1] + group_, rows, done);
+      group_ += rows;
+      done += rows;
     }
-    return layout_.step_offset[step_ - 1] + group_++;
   }
 
  private:
@@ -185,10 +193,11 @@ class AuxiliaryLoss final : public Op {
     const std::int32_t count = rows_of(*context.layout);
     for (std::int32_t first = 0; first < count; first += kTileRows) {
       const std::int32_t rows = std::min(kTileRows, count - first);
-      for (std::int32_t i = 0; i < rows; ++i) {
-        std::copy_n(context.value(at_.states).row(before.next()), at_.h,
-                    scratch.state + floats(i, at_.h));
-      }
+      const Matrix states = context.value(at_.states);
+      before.next(rows, [&](std::int32_t from, std::int32_t run, std::int32_t done) {
+        kernels().copy_rows(states.row(from), states.stride, scratch.state + floats(done, at_.h),
+                            at_.h, run, at_.h);
+      });
       run_tile(context, packed, saved, scratch, first, rows);
     }
   }
@@ -318,8 +327,11 @@ class AuxiliaryLoss final : public Op {
     const Matrix dnegatives = context.grad(at_.negatives);
     RowsBefore before(layout);
     const std::int32_t count = rows_of(layout);
-    for (std::int32_t i = 0; dstates.data != nullptr && i < count; ++i) {
-      add_row(saved.state + floats(i, at_.h), dstates.row(before.next()), at_.h);
+    if (dstates.data != nullptr) {
+      before.next(count, [&](std::int32_t to, std::int32_t run, std::int32_t done) {
+        kernels().add_rows(saved.state + floats(done, at_.h), at_.h, dstates.row(to),
+                           dstates.stride, run, at_.h);
+      });
     }
     for (std::int32_t first = 0; first < count; first += kTileRows) {
       const std::int32_t rows = std::min(kTileRows, count - first), row = layout.groups + first;

@@ -302,10 +302,8 @@ class Gru final : public Op {
       projection.reach(layout, t);
       forward_gates(cell_, packed, step, 1, run.p, run);
       forward_state(cell_, step, 0, step.rows, run, nullptr, states.row(step.first), states.stride);
-      for (std::int32_t i = 0; i < next.rows; ++i) {
-        std::copy_n(states.row(step.first + i), h,
-                    run.hp + static_cast<std::size_t>(next.first + i) * h);
-      }
+      kernels().copy_rows(states.row(step.first), states.stride,
+                          run.hp + static_cast<std::size_t>(next.first) * h, h, next.rows, h);
     }
   }
 
@@ -426,9 +424,7 @@ class Augru final : public Op {
     float* drh = scratch.take(layout.samples(), h);
     float* dkernels = scratch.take(cell_.in, 3 * h);
     const Matrix dout = context.grad(out_);
-    for (std::int32_t s = 0; s < layout.samples(); ++s) {
-      std::copy_n(dout.row(s), h, dh + static_cast<std::size_t>(s) * h);
-    }
+    kernels().copy_rows(dout.data, dout.stride, dh, h, layout.samples(), h);
     std::fill_n(dkernels, static_cast<std::size_t>(cell_.in) * 3 * h, 0.0f);
     backward_steps(
         cell_, packed, layout, share, run, context.value(attention_).data,

@@ -162,9 +162,7 @@ class Lstm final : public Op {
     const Saved saved = saved_in(context);
     const Scratch scratch = scratch_in(context);
     const Matrix dlast = context.grad(at_.out.last);
-    for (std::int32_t g = 0; g < layout.groups; ++g) {
-      std::copy_n(dlast.row(g), h, scratch.dh + floats(g, h));
-    }
+    k.copy_rows(dlast.data, dlast.stride, scratch.dh, h, layout.groups, h);
     std::fill_n(scratch.dc, floats(layout.groups, h), 0.0f);
     if (at_.has_tail()) backward_tail(context, packed, saved, scratch);
     for (std::int32_t t = layout.steps() - 1; t >= 0; --t) {
@@ -218,10 +216,9 @@ class Lstm final : public Op {
     k.lstm_state(p + floats(go_on, 4 * h), cp + floats(go_on, h), 1,
                  saved.last_c + floats(go_on, h), tc + floats(go_on, h), states.row(row + go_on),
                  states.stride, rows - go_on, h);
-    for (std::int32_t i = 0; i < go_on; ++i) {
-      std::copy_n(states.row(row + i), h, saved.hp + floats(next + i, h));
-    }
-    for (std::int32_t i = go_on; i < rows; ++i) std::copy_n(states.row(row + i), h, last.row(i));
+    k.copy_rows(states.row(row), states.stride, saved.hp + floats(next, h), h, go_on, h);
+    k.copy_rows(states.row(row + go_on), states.stride, last.row(go_on), last.stride, rows - go_on,
+                h);
   }
 
   void forward_tail(const OpContext& context, const Packed& packed, const Saved& saved) const {

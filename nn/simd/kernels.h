@@ -66,6 +66,20 @@ struct Kernels {
   void (*row_dot_sigmoid_backward)(const float* dout, const float* w, float* y, std::int32_t ldy,
                                    float* dw, std::int32_t m, std::int32_t n);
 
+  // ---- short rows, N floats each
+  // to (M, N) = from.
+  void (*copy_rows)(const float* from, std::int32_t ldf, float* to, std::int32_t ldt,
+                    std::int32_t m, std::int32_t n);
+  // to (M, N) += from.
+  void (*add_rows)(const float* from, std::int32_t ldf, float* to, std::int32_t ldt, std::int32_t m,
+                   std::int32_t n);
+  // to (M, N) = rows keys[0], ... keys[M - 1] of `from`.
+  void (*gather_rows)(const float* from, std::int32_t ldf, const std::uint32_t* keys, float* to,
+                      std::int32_t ldt, std::int32_t m, std::int32_t n);
+  // Rows keys[i] of `to` += row i of from (M, N), in the order of i.
+  void (*scatter_add_rows)(const float* from, std::int32_t ldf, const std::uint32_t* keys,
+                           float* to, std::int32_t ldt, std::int32_t m, std::int32_t n);
+
   // ---- rows that share a row: row i of `shared` belongs to rows i*share ... of `own`
   // out (M, N) = the sum over its rows of own (M*share, N).
   void (*sum_shared)(const float* own, std::int32_t ldo, float* out, std::int32_t ldout,

@@ -62,10 +62,11 @@ struct TableModel {
   }
 };
 
-// A run of two tables that writes generations, full or deltas, in "c".
+// A run of two tables that writes generations, full or deltas.
 class RunModel {
  public:
-  explicit RunModel(Storage& storage) : storage_(storage) {
+  explicit RunModel(Storage& storage, std::string dir = "c")
+      : storage_(storage), dir_(std::move(dir)) {
     tables.resize(2);
     tables[0].name = "item";
     tables[0].values = 3;
@@ -73,7 +74,9 @@ class RunModel {
     tables[1].values = 8;
   }
 
-  static std::string dir_of(std::uint64_t generation) { return "c/" + generation_name(generation); }
+  std::string dir_of(std::uint64_t generation) const {
+    return join_path(dir_, generation_name(generation));
+  }
   void train(Rng& rng, std::uint64_t pushes, std::uint64_t keys_max) {
     for (; pushes > 0; --pushes, ++next_) {
       for (TableModel& table : tables) table.push(rng, keys_max);
@@ -167,6 +170,7 @@ class RunModel {
   }
 
   Storage& storage_;
+  const std::string dir_;
   std::uint64_t last_ = 0, next_ = 0;
   std::vector<std::uint64_t> base_steps_;
 };

@@ -45,17 +45,16 @@ class RowsTest : public testing::Test {
                 std::vector<std::pair<std::uint64_t, std::vector<float>>> rows) {
     std::ranges::sort(rows, {}, [](const auto& row) { return partition_of(row.first); });
     const manifest::Table& t = manifest_.tables(static_cast<int>(table));
-    auto writer =
-        checkpoint::RowsWriter::create(*storage_, "gen/" + name, table, t.width() + t.state_width(),
-                                       {})
-            .value();
+    auto writer = checkpoint::RowsWriter::create(*storage_, "gen/" + name, table,
+                                                 t.width() + t.state_width(), {})
+                      .value();
     for (const auto& [key, values] : rows) {
       CHECK(writer->add({key, 1, 1, /*admitted=*/!values.empty(), values}).ok());
     }
     *manifest_.add_files() = writer->finish().value();
   }
   Result<TableRows> load(std::vector<std::uint64_t> known) {
-    return load_table(*storage_, "gen", manifest_, 0, spec_, std::move(known));
+    return load_table(*storage_, {{"gen", manifest_}}, 0, spec_, std::move(known));
   }
 
   std::unique_ptr<Storage> storage_ = make_memory_storage();
@@ -95,13 +94,14 @@ TEST_F(RowsTest, ACountedButNotAdmittedKeyHasItsInitialRow) {
 }
 
 TEST_F(RowsTest, DenseBlocksAreJoinedAndPaddingIsDropped) {
-  EXPECT_THAT(load_dense(*storage_, "gen", manifest_, 1, 5).value(), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(load_dense(*storage_, {{"gen", manifest_}}, 1, 5).value(),
+              ElementsAre(1, 2, 3, 4, 5));
 }
 
 TEST_F(RowsTest, AMissingOrForeignDenseBlockIsRefused) {
-  EXPECT_EQ(load_dense(*storage_, "gen", manifest_, 1, 7).status().code(), Code::kCorrupt);
-  EXPECT_EQ(load_dense(*storage_, "gen", manifest_, 1, 3).status().code(), Code::kInvalid);
-  EXPECT_EQ(load_dense(*storage_, "gen", manifest_, 2, 3).status().code(), Code::kInvalid);
+  EXPECT_EQ(load_dense(*storage_, {{"gen", manifest_}}, 1, 7).status().code(), Code::kCorrupt);
+  EXPECT_EQ(load_dense(*storage_, {{"gen", manifest_}}, 1, 3).status().code(), Code::kInvalid);
+  EXPECT_EQ(load_dense(*storage_, {{"gen", manifest_}}, 2, 3).status().code(), Code::kInvalid);
 }
 
 TEST_F(RowsTest, AnotherTableIsRefusedByName) {

@@ -273,6 +273,47 @@ TEST_P(KernelsTest, OutputUnitForwardAndBackward) {
   }
 }
 
+TEST_P(KernelsTest, ShortRowsAreCopiedAddedGatheredAndScattered) {
+  const std::vector<std::uint32_t> keys = {4, 0, 4, 2, 5};
+  const int m = 5, all = 6;
+  for (const int n : {1, 4, 7, 18, 36, 49}) {
+    const int ldf = n + 3, ldt = n + 1;
+    const Floats from = random(all * ldf), before = random(all * ldt);
+    Floats copied = before, added = before, gathered = before, scattered = before;
+    kernels().copy_rows(from.data(), ldf, copied.data(), ldt, m, n);
+    kernels().add_rows(from.data(), ldf, added.data(), ldt, m, n);
+    kernels().gather_rows(from.data(), ldf, keys.data(), gathered.data(), ldt, m, n);
+    kernels().scatter_add_rows(from.data(), ldf, keys.data(), scattered.data(), ldt, m, n);
+    Floats e_copied = before, e_added = before, e_gathered = before, e_scattered = before;
+    for (int i = 0; i < m; ++i) {
+      for (int j = 0; j < n; ++j) {
+        e_copied[i * ldt + j] = from[i * ldf + j];
+        e_added[i * ldt + j] += from[i * ldf + j];
+        e_gathered[i * ldt + j] = from[keys[i] * ldf + j];
+        e_scattered[keys[i] * ldt + j] += from[i * ldf + j];
+      }
+    }
+    EXPECT_EQ(copied, e_copied) << n;
+    EXPECT_EQ(added, e_added) << n;
+    EXPECT_EQ(gathered, e_gathered) << n;
+    EXPECT_EQ(scattered, e_scattered) << n;
+  }
+}
+
+// Values of a behind its K columns, and rows of weights that only fill a vector up, do not count.
+TEST_P(KernelsTest, ProductReadsNothingBehindItsOperands) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const auto& [m, k, n] : kShapes) {
+    const int lda = k + 5;
+    Floats a = random(m * lda), b = random(k * n), c(m * n);
+    for (int i = 0; i < m; ++i) std::fill_n(&a[i * lda + k], lda - k, nan);
+    Floats packed(kernels().packed_floats(k, n));
+    kernels().pack(b.data(), n, k, n, false, packed.data());
+    kernels().gemm(a.data(), lda, packed.data(), nullptr, c.data(), n, m, k, n, false);
+    for (float x : c) EXPECT_TRUE(std::isfinite(x)) << m << " " << k << " " << n;
+  }
+}
+
 TEST_P(KernelsTest, SharedRowsPoolAndSum) {
   for (const int share : {1, 2, 3}) {
     for (const int e : {1, 5, 16, 36}) {

@@ -187,6 +187,16 @@ TEST(Optimizers, FollowDoublePrecisionReferencesAtEveryWidth) {
   }
 }
 
+TEST(Optimizers, FollowReferencesWithoutL2AtEveryWidth) {
+  for (const auto kind : kKinds) {
+    for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
+      wire::TableSpec spec = spec_of(kind, width);
+      spec.mutable_optimizer()->set_l2(0);
+      expect_follows_reference(spec);
+    }
+  }
+}
+
 TEST(Optimizers, L1FollowsReferencesAtEveryWidth) {
   for (const auto kind : kKindsWithL1) {
     for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
@@ -407,33 +417,80 @@ TEST(Optimizers, FirstAdamStepOfAnOldTableIsTheLazyOne) {
 }
 
 using Update = UpdateRows Kernels::*;
+constexpr Update kUpdates[] = {&Kernels::sgd,  &Kernels::adagrad,  &Kernels::rowwise_adagrad,
+                               &Kernels::adam, &Kernels::momentum, &Kernels::rmsprop,
+                               &Kernels::ftrl};
+
+// Kernels take other ways where l1 or l2 is 0.
+std::vector<UpdateParams> params_of(std::uint32_t width) {
+  std::vector<UpdateParams> all;
+  for (const float l1 : {0.0f, 0.2f}) {
+    for (const float l2 : {0.0f, 0.01f}) {
+      UpdateParams& params =
+          all.emplace_back(UpdateParams{width, 0.05f, l2, 1e-6f, 0.1f, 0.001f, 3.3f});
+      params.keep = 0.995f;
+      params.l1 = l1;
+      params.beta = 1;
+    }
+  }
+  return all;
+}
+
+// Weights of either sign, and two widths of state above 0.
+std::vector<float> random_row(std::uint64_t seed, std::uint32_t width) {
+  std::vector<float> row = random_floats(seed, 3 * width);
+  for (std::size_t i = width; i < row.size(); ++i) row[i] = std::abs(row[i]);
+  return row;
+}
 
 TEST(Optimizers, EveryLevelGivesTheSameBits) {
   const Kernels* base = kernels_for("v2");
   ASSERT_NE(base, nullptr);
-  UpdateParams params{0, 0.05f, 0.01f, 1e-6f, 0.1f, 0.001f, 3.3f};
-  params.keep = 0.995f;
-  params.l1 = 0.2f;
-  params.beta = 1;
   for (const char* isa : {"v3", "v4"}) {
     const Kernels* other = kernels_for(isa);
     if (other == nullptr) continue;
-    for (const Update update :
-         {&Kernels::sgd, &Kernels::adagrad, &Kernels::rowwise_adagrad, &Kernels::adam,
-          &Kernels::momentum, &Kernels::rmsprop, &Kernels::ftrl}) {
+    for (const Update update : kUpdates) {
       for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
-        params.width = width;
-        std::vector<float> a = random_floats(width, 3 * width);
-        for (std::size_t i = width; i < a.size(); ++i) a[i] = std::abs(a[i]);
-        std::vector<float> b = a;
-        const auto gradient = random_floats(width + 1000, width);
-        const float* gradients[] = {gradient.data(), gradient.data()};
-        float* rows_a[] = {a.data(), a.data()};
-        float* rows_b[] = {b.data(), b.data()};
-        (base->*update)(rows_a, gradients, 2, params);
-        (other->*update)(rows_b, gradients, 2, params);
-        ASSERT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0)
-            << isa << ", width " << width;
+        for (const UpdateParams& params : params_of(width)) {
+          std::vector<float> a = random_row(width, width), b = a;
+          const auto gradient = random_floats(width + 1000, width);
+          const float* gradients[] = {gradient.data(), gradient.data()};
+          float* rows_a[] = {a.data(), a.data()};
+          float* rows_b[] = {b.data(), b.data()};
+          (base->*update)(rows_a, gradients, 2, params);
+          (other->*update)(rows_b, gradients, 2, params);
+          ASSERT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0)
+              << isa << ", width " << width;
+        }
+      }
+    }
+  }
+}
+
+// Also of rows that occur again among those that are worked together.
+TEST(Optimizers, RowsTogetherAreUpdatedAsOneAfterTheOther) {
+  constexpr std::size_t n = 21, kRows = 5;
+  for (const Update update : kUpdates) {
+    for (const std::uint32_t width : {1u, 7u, 36u, 64u}) {
+      for (const UpdateParams& params : params_of(width)) {
+        std::vector<float> together, alone;
+        for (std::size_t r = 0; r < kRows; ++r) {
+          for (const float x : random_row(r, width)) together.push_back(x);
+        }
+        alone = together;
+        const auto gradient = random_floats(77, n * width);
+        std::vector<float*> rows;
+        std::vector<const float*> gradients;
+        for (std::size_t i = 0; i < n; ++i) {
+          const std::size_t at = i * i % kRows * 3 * width;
+          rows.push_back(together.data() + at);
+          gradients.push_back(gradient.data() + i * width);
+          float* const one = alone.data() + at;
+          (kernels().*update)(&one, &gradients.back(), 1, params);
+        }
+        (kernels().*update)(rows.data(), gradients.data(), n, params);
+        ASSERT_EQ(std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float)), 0)
+            << "width " << width;
       }
     }
   }

@@ -212,6 +212,41 @@ TEST(Table, AbsentRowsAreNotStoredAndDependOnTableAndKeyAlone) {
   EXPECT_NE(std::memcmp(rows.data() + 8, expected.data(), 32), 0);
 }
 
+// A request on a narrow wire is one of rounded values, also for absent keys, keys that are not
+// admitted, clipped gradients, repeats, and groups that are not full.
+TEST(Table, NarrowRequestIsAWideOneOfRoundedValues) {
+  for (const wire::Precision precision : {wire::F32, wire::BF16, wire::FP16}) {
+    wire::TableSpec spec = counting_spec(7, 2);
+    spec.set_clip_row(1.5f);
+    Table narrow(0, spec), wide(0, spec);
+    Rng rng(5);
+    for (int request = 0; request < 30; ++request) {
+      std::vector<std::uint64_t> keys(rng.below(50));
+      for (auto& key : keys) key = rng.below(60);
+      std::vector<float> values(keys.size() * 7);
+      for (float& value : values) value = static_cast<float>(rng.uniform() * 2 - 1);
+      std::vector<std::byte> bytes(values.size() * bytes_of(precision)), pulled(bytes.size());
+      encode(values.data(), values.size(), precision, bytes.data());
+      decode(bytes.data(), values.size(), precision, values.data());
+      std::vector<std::uint32_t> slots;
+      narrow.pull(keys, precision, pulled.data(), &slots);
+      narrow.push(keys, precision, bytes.data(), slots);
+      std::vector<float> rows(values.size());
+      wide.pull(keys, rows.data());
+      encode(rows.data(), rows.size(), precision, bytes.data());
+      EXPECT_EQ(pulled, bytes);
+      wide.push(keys, values.data());
+    }
+    const auto a = records_of(narrow), b = records_of(wide);
+    ASSERT_EQ(a.size(), b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      EXPECT_EQ(a[i].key, b[i].key);
+      EXPECT_TRUE(std::equal(a[i].values.begin(), a[i].values.end(), b[i].values.begin(),
+                             b[i].values.end()));
+    }
+  }
+}
+
 TEST(Table, EmptyPushMovesTheStepOnly) {
   Table table(0, counting_spec(8, 0));
   table.push({}, nullptr);
