@@ -11,7 +11,11 @@
 namespace meander::sim {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::uint64_t kSeeds = 300;  // ten times as slow
+#else
 constexpr std::uint64_t kSeeds = 3000;
+#endif
 constexpr int kJobs = 2;
 
 class Sim : public testing::Test {
@@ -30,7 +34,7 @@ TEST_F(Sim, AllHoldsWhateverHappens) {
   EXPECT_EQ(findings.runs, kSeeds);
   // Each fault is drawn often enough that passing means something.
   for (int i = 0; i < kTotals; ++i) {
-    EXPECT_GT(findings.totals[i], kSeeds / 60) << name_of_total(i);
+    EXPECT_GT(findings.totals[i], kSeeds / 100) << name_of_total(i);
     std::cout << findings.totals[i] << " " << name_of_total(i) << (i + 1 < kTotals ? ", " : "\n");
   }
 }
