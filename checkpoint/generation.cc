@@ -10,6 +10,7 @@
 #include <set>
 
 #include "common/crc32c.h"
+#include "common/planted_bug.h"
 
 namespace meander::checkpoint {
 namespace {
@@ -152,6 +153,13 @@ Result<std::string> newest_generation(Storage& storage, const std::string& check
   return complete.back();
 }
 
+Result<std::uint64_t> highest_generation(Storage& storage, const std::string& checkpoint_dir) {
+  const auto found = find_generations(storage, checkpoint_dir);
+  if (found.ok()) return found.value().empty() ? 0 : found.value().back().number;
+  if (found.status().code() == Code::kNotFound) return std::uint64_t{0};
+  return found.status();
+}
+
 Result<std::string> resolve_generation(Storage& storage, const std::string& path) {
   ASSIGN_OR_RETURN(const bool is_generation, storage.has(join_path(path, kManifestName)));
   return is_generation ? path : newest_generation(storage, path);
@@ -176,7 +184,8 @@ Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir
     if (!it->complete) continue;
     const auto manifest = read_manifest(storage, it->dir);
     if (manifest.ok()) {
-      if (manifest->base() != 0) needed.insert(manifest->base());
+      if (manifest->base() != 0 && !is_planted(PlantedBug::kPruneForgetsBase))
+        needed.insert(manifest->base());
     } else if (manifest.status().code() == Code::kCorrupt ||
                manifest.status().code() == Code::kInvalid) {
       is_all_needed = true;
@@ -189,12 +198,21 @@ Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir
   return retention;
 }
 
+// The manifest goes first, and for good, so that what is left of an interrupted removal is no
+// generation.
+Status remove_generation(Storage& storage, const std::string& dir) {
+  RETURN_IF_ERROR(storage.remove(join_path(dir, kManifestName)));
+  if (!is_planted(PlantedBug::kRemovalNotSynced)) {
+    Status synced = storage.sync_directory(dir);
+    if (!synced.ok() && synced.code() != Code::kNotFound) return synced;
+  }
+  return storage.remove(dir);
+}
+
 Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep) {
   ASSIGN_OR_RETURN(const Retention retention, plan_prune(storage, checkpoint_dir, keep));
   for (const std::string& dir : retention.removed) {
-    // The manifest goes first, so that what is left of an interrupted removal is no generation.
-    RETURN_IF_ERROR(storage.remove(join_path(dir, kManifestName)));
-    RETURN_IF_ERROR(storage.remove(dir));
+    RETURN_IF_ERROR(remove_generation(storage, dir));
   }
   return {};
 }
@@ -204,7 +222,7 @@ Status remove_unfinished(Storage& storage, const std::string& checkpoint_dir) {
   if (!found.ok() && found.status().code() != Code::kNotFound) return found.status();
   if (found.ok()) {
     for (const Found& generation : found.value()) {
-      if (!generation.complete) RETURN_IF_ERROR(storage.remove(generation.dir));
+      if (!generation.complete) RETURN_IF_ERROR(remove_generation(storage, generation.dir));
     }
   }
   return storage.drop_unfinished(checkpoint_dir);

@@ -97,6 +97,8 @@ Result<manifest::Manifest> read_manifest(Storage& storage, const std::string& di
 // Newest complete generation's directory. kNotFound: none. Nobody falls back to an older one when
 // the newest is damaged, or what it stands on is missing: open_chain says so.
 Result<std::string> newest_generation(Storage& storage, const std::string& checkpoint_dir);
+// The highest number of any generation there, complete or not; 0: none, or no such directory.
+Result<std::uint64_t> highest_generation(Storage& storage, const std::string& checkpoint_dir);
 // All complete generations, oldest first, as directory paths.
 Result<std::vector<std::string>> list_generations(Storage& storage, const std::string& dir);
 // `path` may be a generation or a checkpoint directory (then: its newest).
@@ -113,6 +115,8 @@ Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir
                              std::uint32_t keep);
 // Removes them. Wherever it is interrupted, every complete generation can be read.
 Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep);
+// Wherever it is interrupted, what is left is no generation. Ok when absent.
+Status remove_generation(Storage& storage, const std::string& dir);
 // What runs that died have left: incomplete generations, and what drop_unfinished() frees. For the
 // one who is about to write there.
 Status remove_unfinished(Storage& storage, const std::string& checkpoint_dir);

@@ -66,6 +66,10 @@ class AllStorage final : public Storage {
     ASSIGN_OR_RETURN(Storage* const storage, of(path));
     return storage->write_exclusive(path, bytes, size);
   }
+  Status sync_directory(const std::string& path) override {
+    ASSIGN_OR_RETURN(Storage* const storage, of(path));
+    return storage->sync_directory(path);
+  }
   Status drop_unfinished(const std::string& path) override {
     ASSIGN_OR_RETURN(Storage* const storage, of(path));
     return storage->drop_unfinished(path);

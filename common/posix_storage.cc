@@ -75,7 +75,7 @@ bool is_directory(const std::string& path) {
 }
 
 // Makes the names inside `directory` durable.
-Status sync_directory(const std::string& directory) {
+Status sync_names(const std::string& directory) {
   const Descriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0) return io_error("open directory", directory, errno);
   // Some file systems cannot sync a directory and say EINVAL: then there is nothing to be done.
@@ -103,7 +103,7 @@ class PosixFile final : public WritableFile {
     CHECK_GE(fd_.get(), 0) << "sync after close";
     RETURN_IF_ERROR(flush());
     if (::fdatasync(fd_.get()) != 0) return fail(errno);
-    if (!std::exchange(is_name_durable_, true)) return sync_directory(parent_of(path_));
+    if (!std::exchange(is_name_durable_, true)) return sync_names(parent_of(path_));
     return {};
   }
 
@@ -114,7 +114,7 @@ class PosixFile final : public WritableFile {
     // A close that is interrupted has closed all the same (Linux); other errors are those of
     // network file systems that write late.
     if (::close(fd_.release()) != 0 && errno != EINTR) return fail(errno);
-    return is_durable_ ? sync_directory(parent_of(path_)) : Status();
+    return is_durable_ ? sync_names(parent_of(path_)) : Status();
   }
 
  private:
@@ -203,8 +203,8 @@ class PosixStorage final : public Storage {
       }
       RETURN_IF_ERROR(remove(from));
     }
-    RETURN_IF_ERROR(sync_directory(parent_of(to)));
-    return parent_of(from) == parent_of(to) ? Status() : sync_directory(parent_of(from));
+    RETURN_IF_ERROR(sync_names(parent_of(to)));
+    return parent_of(from) == parent_of(to) ? Status() : sync_names(parent_of(from));
   }
 
   Status remove(const std::string& path) override {
@@ -217,15 +217,22 @@ class PosixStorage final : public Storage {
   }
 
   Status make_directories(const std::string& path) override {
-    if (path.empty() || is_directory(path)) return {};
+    if (path.empty()) return {};
     const std::string parent = parent_of(path);
+    if (is_directory(path)) {
+      // Whoever made it may have died before it was durable. Where we may not look, others cared.
+      Status synced = sync_names(parent);
+      return synced.code() == Code::kInvalid ? Status() : synced;
+    }
     if (parent != path) RETURN_IF_ERROR(make_directories(parent));
     // Somebody else may be making it at the same time.
     if (::mkdir(path.c_str(), 0755) != 0 && !is_directory(path)) {
       return io_error("make directory", path, errno);
     }
-    return sync_directory(parent);
+    return sync_names(parent);
   }
+
+  Status sync_directory(const std::string& path) override { return sync_names(path); }
 
   Result<std::vector<std::string>> list(const std::string& path) override {
     std::error_code error;
@@ -273,7 +280,7 @@ class PosixStorage final : public Storage {
     }
     if (error == EEXIST) return invalid("cannot write " + to + ": it is there already");
     if (error != 0) return io_error("rename", from + " to " + to, error);
-    return sync_directory(parent_of(to));
+    return sync_names(parent_of(to));
   }
 
   Result<std::unique_ptr<WritableFile>> open_for_writing(const std::string& path, bool is_durable) {

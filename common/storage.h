@@ -50,6 +50,8 @@ class Storage {
   // A file, or a directory with all it holds. Ok when absent.
   virtual Status remove(const std::string& path) = 0;
   virtual Status make_directories(const std::string& path) = 0;
+  // Makes the names in a directory durable, whoever put them there and died before he could.
+  virtual Status sync_directory(const std::string&) { return {}; }
   // Names (not paths) inside a directory, sorted. kNotFound when there is none.
   virtual Result<std::vector<std::string>> list(const std::string& path) = 0;
   virtual bool exists(const std::string& path) = 0;

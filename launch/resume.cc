@@ -118,7 +118,7 @@ Result<Start> find_start(const Context& context, const Plan& plan, const StartFl
     ASSIGN_OR_RETURN(const auto generations, checkpoint::list_generations(storage, dir));
     // Newest first: a delta never stays without what it stands on.
     for (const std::string& generation : std::views::reverse(generations)) {
-      RETURN_IF_ERROR(storage.remove(generation));
+      RETURN_IF_ERROR(checkpoint::remove_generation(storage, generation));
     }
     RETURN_IF_ERROR(storage.remove(scheduler::journal_dir(dir)));
     if (!generations.empty()) {

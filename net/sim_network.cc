@@ -112,12 +112,14 @@ void SimNetwork::add(std::unique_ptr<Event> event) {
   event->id = next_id_++;
   events_.push_back(std::move(event));
   std::push_heap(events_.begin(), events_.end(), Later());
+  counts_.under_way_max = std::max(counts_.under_way_max, events_.size());
 }
 
 Duration SimNetwork::draw_delay() {
   const auto spread = static_cast<std::uint64_t>((faults_.delay_max - faults_.delay_min).count());
   Duration delay = faults_.delay_min + Duration(rng_.below(spread + 1));
   if (rng_.chance(faults_.long_delay)) {
+    ++counts_.late;
     delay = faults_.delay_max * static_cast<std::int64_t>(1 + rng_.below(kLongDelayMax));
   }
   return delay;
@@ -127,7 +129,13 @@ void SimNetwork::send(const std::string& from, const std::string& to, const wire
                       const std::vector<Buffer>& frames) {
   CHECK_LE(frames.size(), kFramesMax);
   const int copies = rng_.chance(faults_.loss) ? 0 : rng_.chance(faults_.duplication) ? 2 : 1;
-  if (is_cut(from, to)) return;
+  if (port(from).node == nullptr) return;
+  if (is_cut(from, to)) {
+    ++counts_.severed;
+    return;
+  }
+  counts_.lost += copies == 0;
+  counts_.doubled += copies == 2;
   for (int i = 0; i < copies; ++i) {
     auto event = std::make_unique<Event>();
     event->when = now_ + draw_delay();
@@ -152,6 +160,7 @@ void SimNetwork::deliver(Event& event) {
   ++delivered_;
   Message message{std::move(event.from), {}, std::move(event.frames)};
   CHECK(message.header.ParseFromString(event.header));
+  if (observer_) observer_(now_, event.to, message);
   to.node->on_message(now_, std::move(message));
 }
 

@@ -23,6 +23,12 @@ struct SimFaults {
   double long_delay = 0;                           // share that takes up to 100 times delay_max
 };
 
+// What it has done to them.
+struct SimCounts {
+  std::uint64_t lost = 0, doubled = 0, late = 0, severed = 0;
+  std::size_t under_way_max = 0;  // messages and functions that were waiting for their time
+};
+
 // The whole cluster's network and time in one thread: nodes added by name, events delivered in time
 // order, ties by a draw. The same seed and nodes give the same run, event for event.
 class SimNetwork {
@@ -31,9 +37,9 @@ class SimNetwork {
   ~SimNetwork();
   // The transport for the node called `name`; owned by the network.
   Transport& transport(const std::string& name);
-  // `node` gets the messages to `name` from now on; null: it is down, and they are lost. Messages
-  // still under way to an earlier node of that name are lost (a restart loses its sockets). A node
-  // that has finished is left alone.
+  // `node` gets the messages to `name` from now on; null: it is down, and they are lost, as is what
+  // it still sends. Messages still under way to an earlier node of that name are lost (a restart
+  // loses its sockets). A node that has finished is left alone.
   void attach(const std::string& name, Node* node);
   // Partition: no message between a and b until healed.
   void cut(const std::string& a, const std::string& b, bool severed);
@@ -49,6 +55,12 @@ class SimNetwork {
   // Hash of every delivery so far: equal runs have equal traces.
   std::uint64_t trace() const { return trace_; }
   std::uint64_t delivered() const { return delivered_; }
+  const SimCounts& counts() const { return counts_; }
+  // Is shown every message as it is delivered.
+  void set_observer(
+      std::function<void(TimePoint, const std::string& to, const Message&)> observer) {
+    observer_ = std::move(observer);
+  }
   Rng& rng() { return rng_; }
 
  private:
@@ -71,6 +83,8 @@ class SimNetwork {
   SimFaults faults_;
   TimePoint now_{};
   std::uint64_t trace_ = 0, delivered_ = 0, next_id_ = 0;
+  SimCounts counts_;
+  std::function<void(TimePoint, const std::string&, const Message&)> observer_;
   std::map<std::string, std::unique_ptr<Port>> ports_;
   std::set<std::pair<std::string, std::string>> cuts_;  // each pair in order
   std::vector<std::unique_ptr<Event>> events_;          // a heap: the next one first

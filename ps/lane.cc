@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/partition.h"
+#include "common/planted_bug.h"
 #include "ps/mirror.h"
 #include "ps/snapshot.h"
 #include "ps/streams.h"
@@ -355,7 +356,7 @@ struct Lane::Impl {
   StreamState* admit(const net::Message& message, const Request& request) {
     if (request.stream() >= shard->streams.size()) return nullptr;
     StreamState& stream = shard->streams[request.stream()];
-    if (request.epoch() < stream.epoch) {
+    if (request.epoch() < stream.epoch && !is_planted(PlantedBug::kFenceIgnored)) {
       send_pushed({message.peer, message.header.request()}, request.stream(), request.seq(),
                   wire::STALE_EPOCH);
       return nullptr;
@@ -406,8 +407,9 @@ struct Lane::Impl {
   void repeat_pull(const StreamState& stream, const Asker& asker, const wire::Pull& pull,
                    const std::vector<Buffer>& keys) {
     const KeptPull* before = stream.applied_pull ? &stream.applied_pull.mapped() : nullptr;
-    const bool has_rows = before != nullptr && pull.seq() + 1 == stream.next &&
-                          before->format == format_of(pull) && same_bytes(before->keys, keys);
+    const bool has_rows = before != nullptr && !is_planted(PlantedBug::kRepeatReadsNewRows) &&
+                          pull.seq() + 1 == stream.next && before->format == format_of(pull) &&
+                          same_bytes(before->keys, keys);
     if (!has_rows && shard->was_promoted && shard->streams.is_bsp()) return send_forgotten();
     if (!has_rows) return read_and_send(asker, pull, keys);
     send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), before->rows);
@@ -475,6 +477,9 @@ struct Lane::Impl {
     StreamState* stream = admit(message, push);
     if (stream == nullptr) return;
     const Asker asker{message.peer, message.header.request()};
+    if (push.seq() < stream->next && is_planted(PlantedBug::kRepeatApplied)) {
+      stream->next = push.seq();
+    }
     if (push.seq() < stream->next) {
       if (unmirrored.contains({push.stream(), push.seq()})) return;  // answered once it is
       return send_pushed(asker, push.stream(), push.seq(), wire::APPLIED);

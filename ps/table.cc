@@ -8,6 +8,7 @@
 
 #include "common/initial_row.h"
 #include "common/partition.h"
+#include "common/planted_bug.h"
 #include "ps/optimizer.h"
 
 namespace meander::ps {
@@ -341,7 +342,7 @@ checkpoint::Record Table::record(const RowStore& store, std::uint32_t slot) cons
 
 // Called before a live record changes or goes.
 void Table::copy_first(const RowStore& store, std::uint32_t slot) {
-  if (!cut_) return;
+  if (!cut_ || is_planted(PlantedBug::kCopySkipped)) return;
   const bool is_row = &store == &rows_;
   const std::uint32_t taken = is_row ? cut_->rows_taken : cut_->counters_taken;
   const std::uint32_t end = is_row ? cut_->rows_end : cut_->counters_end;

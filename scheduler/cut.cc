@@ -5,6 +5,7 @@
 #include <set>
 
 #include "common/check.h"
+#include "common/planted_bug.h"
 
 namespace meander::scheduler {
 
@@ -89,7 +90,7 @@ void Cut::drain(Post& post, const Leases& leases, const std::vector<WorkerMember
     }
     post.send(workers[worker].name, std::move(header));
   }
-  if (all_drained) phase_ = kDrained;
+  if (all_drained || is_planted(PlantedBug::kFlipBeforeDrained)) phase_ = kDrained;
 }
 
 void Cut::on_drained(const wire::Drained& drained) {
@@ -126,7 +127,8 @@ void Cut::ask_to_save(Post& post) {
 void Cut::on_flipped(std::uint32_t lane, const wire::Flipped& flipped) {
   if (phase_ != kFlipping || flipped.generation() != order_.generation()) return;
   flipped_[lane] = 1;
-  if (std::ranges::all_of(flipped_, [](char f) { return f != 0; })) phase_ = kWriting;
+  const bool all = std::ranges::all_of(flipped_, [](char f) { return f != 0; });
+  if (all || is_planted(PlantedBug::kReleaseBeforeAllFlipped)) phase_ = kWriting;
 }
 
 void Cut::on_saved(std::uint32_t lane, const wire::Saved& saved) {

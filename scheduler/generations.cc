@@ -5,6 +5,7 @@
 
 #include "checkpoint/generation.h"
 #include "common/crc32c.h"
+#include "common/planted_bug.h"
 
 namespace meander::scheduler {
 namespace {
@@ -42,7 +43,13 @@ Status Generations::restore(const std::string& path, const std::string& model,
                    " to go on with it, or start anew from its rows with train.init_from");
   }
   ASSIGN_OR_RETURN(metrics_, read_metrics(storage_, dir_));
-  return {};
+  // Who wrote it may have died before it was durable, and deltas are to stand on it.
+  const bool is_base = is_in_place() && !is_planted(PlantedBug::kRestoredNotSynced);
+  return is_base ? storage_.sync_directory(dir_) : Status();
+}
+
+bool Generations::is_in_place() const {
+  return dir_ == join_path(checkpoint_dir_, checkpoint::generation_name(manifest_.generation()));
 }
 
 bool Generations::is_final() const {
@@ -54,14 +61,13 @@ bool Generations::is_final() const {
 Status Generations::find_next() {
   begun_ = has_positions_ ? manifest_.generation() : 0;
   if (!is_writing()) return {};
-  RETURN_IF_ERROR(checkpoint::remove_unfinished(storage_, checkpoint_dir_));
-  Result<std::string> newest = checkpoint::newest_generation(storage_, checkpoint_dir_);
-  if (!newest.ok()) {
-    return newest.status().code() == Code::kNotFound ? Status() : std::move(newest).status();
-  }
-  ASSIGN_OR_RETURN(const manifest::Manifest there,
-                   checkpoint::read_manifest(storage_, newest.value()));
-  begun_ = std::max(begun_, there.generation());
+  // Half ones too: one that keeps a higher number would never be older than a complete one, and
+  // somebody may still be writing there.
+  ASSIGN_OR_RETURN(const std::uint64_t highest,
+                   checkpoint::highest_generation(storage_, checkpoint_dir_));
+  begun_ = std::max(begun_, highest);
+  const Status removed = checkpoint::remove_unfinished(storage_, checkpoint_dir_);
+  LOG_IF(WARNING, !removed.ok()) << removed.message();
   return {};
 }
 
@@ -87,14 +93,12 @@ Status Generations::begin() {
 }
 
 const manifest::Manifest* Generations::base(std::uint32_t full_every) const {
-  const std::string in_place =
-      join_path(checkpoint_dir_, checkpoint::generation_name(manifest_.generation()));
-  const bool may_be = !dir_.empty() && has_positions_ && dir_ == in_place && chain_ < full_every;
+  const bool may_be = !dir_.empty() && has_positions_ && is_in_place() && chain_ < full_every;
   return may_be ? &manifest_ : nullptr;
 }
 
 void Generations::abandon() {
-  const Status removed = storage_.remove(begun_dir());
+  const Status removed = checkpoint::remove_generation(storage_, begun_dir());
   LOG_IF(WARNING, !removed.ok()) << removed.message();
 }
 
@@ -112,7 +116,10 @@ Status Generations::complete(manifest::Manifest manifest, const Accumulator& met
   manifest_ = std::move(manifest);
   has_positions_ = true;
   metrics_ = metrics;
-  return checkpoint::prune(storage_, checkpoint_dir_, keep_);
+  // The generation is complete whatever becomes of older ones; the next one tries again.
+  const Status pruned = checkpoint::prune(storage_, checkpoint_dir_, keep_);
+  LOG_IF(WARNING, !pruned.ok()) << pruned.message();
+  return {};
 }
 
 }  // namespace meander::scheduler

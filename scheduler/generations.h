@@ -50,6 +50,8 @@ class Generations {
   void abandon();
 
  private:
+  bool is_in_place() const;  // the last complete one lies in checkpoint_dir
+
   Storage& storage_;
   const std::string checkpoint_dir_;
   const std::uint32_t keep_;

@@ -4,12 +4,14 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/planted_bug.h"
 
 namespace meander::scheduler {
 
 std::uint64_t Leases::reset() {
   std::ranges::fill(leases_, Lease{});
   patience_.reset();
+  if (is_planted(PlantedBug::kEpochsStartAgain)) last_epoch_ = 0;
   return ++last_epoch_;
 }
 

@@ -58,6 +58,7 @@ class Pipeline {
   bool on_message(TimePoint now, const net::Message& message);
   void advance(TimePoint now);
   TimePoint next_timer() const;
+  std::size_t in_flight() const { return client_ ? client_->in_flight() : 0; }
   // The first error of a source.
   const Status& status() const { return status_; }
 

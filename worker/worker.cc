@@ -302,4 +302,6 @@ bool Worker::finished() const { return impl_->finished; }
 
 Status Worker::status() const { return impl_->status; }
 
+std::size_t Worker::in_flight() const { return impl_->pipeline.in_flight(); }
+
 }  // namespace meander::worker

@@ -76,6 +76,8 @@ class Worker final : public net::Node {
   bool finished() const override;
   // Why it ended; ok after an orderly Stop.
   Status status() const;
+  // For tests: batches between their pull and their acknowledgement.
+  std::size_t in_flight() const;
 
  private:
   struct Impl;

@@ -119,9 +119,47 @@ TEST(SimNetwork, DelaysReorder) {
   EXPECT_GT(overtaken, 50u);
 }
 
+TEST(SimNetwork, WhoIsDownSendsNothing) {
+  SimNetwork network(5, {});
+  Recorder a, b;
+  network.attach("a", &a);
+  network.attach("b", &b);
+  network.transport("a").send("b", numbered(1));
+  network.attach("a", nullptr);
+  network.transport("a").send("b", numbered(2));
+  while (network.step()) {
+  }
+  EXPECT_THAT(b.requests, ElementsAre(1));
+}
+
+TEST(SimNetwork, CountsWhatItDoes) {
+  SimNetwork network(6, {.loss = 0.2, .duplication = 0.2, .long_delay = 0.1});
+  Recorder a, b;
+  network.attach("a", &a);
+  network.attach("b", &b);
+  std::uint64_t seen = 0;
+  network.set_observer(
+      [&](TimePoint, const std::string& to, const Message&) { seen += to == "b"; });
+  for (int i = 0; i < 1000; ++i) network.transport("a").send("b", numbered(i));
+  network.cut("a", "b", true);
+  network.transport("a").send("b", numbered(1000));
+  network.cut("a", "b", false);
+  EXPECT_EQ(network.counts().under_way_max,
+            1000 - network.counts().lost + network.counts().doubled);
+  while (network.step()) {
+  }
+  EXPECT_NEAR(static_cast<double>(network.counts().lost), 200, 60);
+  EXPECT_NEAR(static_cast<double>(network.counts().doubled), 160, 60);
+  EXPECT_NEAR(static_cast<double>(network.counts().late), 96, 60);
+  EXPECT_LE(network.counts().severed, 1u);
+  EXPECT_EQ(b.requests.size(), 1000 - network.counts().lost + network.counts().doubled);
+  EXPECT_EQ(seen, b.requests.size());
+}
+
 TEST(SimNetwork, DelaysStayInTheirBounds) {
   SimNetwork network(4, {.delay_min = Duration(10), .delay_max = Duration(20), .long_delay = 0.1});
-  Recorder node;
+  Recorder node, sender;
+  network.attach("a", &sender);
   network.attach("b", &node);
   for (int i = 0; i < 1000; ++i) network.transport("a").send("b", numbered(i));
   while (network.step()) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/sim/cluster/cluster.h"
+#include "tests/sim/deaths/cluster.h"
 
 #include <algorithm>
 #include <utility>

@@ -9,7 +9,7 @@
 #include "checkpoint/generation.h"
 #include "common/rng.h"
 #include "models/model.h"
-#include "tests/sim/cluster/cluster.h"
+#include "tests/sim/deaths/cluster.h"
 
 namespace meander::sim {
 namespace {
