@@ -134,13 +134,20 @@ static_assert(static_cast<int>(data::StreamOrder::kTime) == job::Data::time);
 static_assert(static_cast<int>(data::StreamOrder::kShuffle) == job::Data::shuffle);
 static_assert(static_cast<int>(data::StreamOrder::kHashed) == job::Data::hashed);
 
+// Of a small batch fewer: products of a few rows go through all weights for each part.
+std::uint32_t parts_of(const job::Train& train) {
+  constexpr std::uint32_t kSmallBatch = 64, kPartsOfSmall = 2;
+  const bool is_given = train.has_parts() || train.batch() >= kSmallBatch;
+  return is_given ? train.parts() : kPartsOfSmall;
+}
+
 data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSpec>& slots) {
   data::StreamSpec spec;
   spec.order = static_cast<data::StreamOrder>(job.data().order());
   spec.seed = job.train().seed();
   spec.shuffle = job.data().shuffle_seed();
   spec.batch = job.train().batch();
-  spec.parts = job.train().parts();
+  spec.parts = parts_of(job.train());
   spec.history = job.data().history();
   spec.slots = slots;
   spec.tables = static_cast<std::uint32_t>(slots.size());

@@ -73,6 +73,11 @@ void zero(float* data, std::size_t floats) {
   if (floats != 0) std::memset(data, 0, floats * sizeof(float));
 }
 
+// Of a matrix without gaps.
+std::size_t floats_of(const Matrix& matrix) {
+  return static_cast<std::size_t>(matrix.rows) * matrix.cols;
+}
+
 std::size_t floats_packed(const Op& op, Precision precision) {
   PrecisionScope scope(precision);
   return op.packed_floats();
@@ -116,7 +121,7 @@ struct Session::Memory {
   void begin(const StepInput& input, bool training);
   void forward(Executor& executor);
   void backward(Executor& executor, const StepOutput& output);
-  void sum_gradients(Executor& executor, const StepOutput& output);
+  void sum_gradients(Executor& executor);
   double loss() const;
 
   // Of the step under way.
@@ -145,15 +150,13 @@ struct Session::Memory {
  private:
   void size_batch();
   void bind_inputs();
-  void lay_out(Workspace& space, const Layout& layout, bool whole_batch);
+  void lay_out(Workspace& space, const Layout& layout, bool whole_batch, bool own_sums);
   void lay_out_part(std::size_t part);
   void run_part_forward(std::size_t part);
+  void begin_sums();
   void run_part_backward(std::size_t part);
   OpContext context_of(const Workspace& space, std::size_t op) const;
   void sum_task(std::size_t task) const;
-  void sum_table(std::size_t table, std::size_t chunk) const;
-  void sum_dense(std::size_t chunk) const;
-  std::size_t rows_per_task(std::size_t table) const;
 };
 
 Session::Memory::Memory(const Graph& g, Precision precision)
@@ -183,7 +186,7 @@ void Session::Memory::begin(const StepInput& step, bool is_training) {
   CHECK_EQ(step.tables.size(), static_cast<std::size_t>(graph.tables()));
   while (parts.size() < step.parts.size()) parts.push_back(std::make_unique<Workspace>(graph));
   size_batch();
-  lay_out(batch, batch.layout, true);
+  lay_out(batch, batch.layout, true, false);
   bind_inputs();
 }
 
@@ -229,7 +232,9 @@ void Session::Memory::bind_inputs() {
 }
 
 // Places the tensors and op memory that `space` itself holds; the rest are views of the batch's.
-void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole_batch) {
+// `own_sums`: gradients of parameters and tables, too.
+void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole_batch,
+                              bool own_sums) {
   const auto& specs = graph.tensor_specs();
   const auto& ops = graph.ops();
   const std::size_t begin = whole_batch ? part_ops : 0, end = whole_batch ? ops.size() : part_ops;
@@ -252,7 +257,7 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
     if (at_batch(id) == whole_batch && specs[id].has_grad)
       space.grad_at[id] = arena.take(floats(id));
   }
-  if (training && !whole_batch) {
+  if (training && own_sums) {
     space.dparams_at = arena.take(graph.dense_size());
     for (std::size_t t = 0; t < input->tables.size(); ++t) {
       const ConstMatrix& rows = input->tables[t];
@@ -282,7 +287,7 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
 void Session::Memory::lay_out_part(std::size_t p) {
   Workspace& space = *parts[p];
   const Layout& layout = space.layout;
-  lay_out(space, layout, false);
+  lay_out(space, layout, false, p > 0);
   std::int32_t groups_before = 0;
   for (std::size_t q = 0; q < p; ++q) groups_before += input->parts[q].layout.groups;
   const auto view = [&](const Matrix& all, Rows space_of_rows) -> Matrix {
@@ -296,7 +301,7 @@ void Session::Memory::lay_out_part(std::size_t p) {
     space.values[id] = view(batch.values[id], graph.spec(id).rows);
     space.grads[id] = view(batch.grads[id], graph.spec(id).rows);
   }
-  if (!training) return;
+  if (!training || p == 0) return;
   space.context.dparams = space.arena.at(space.dparams_at);
   for (std::size_t t = 0; t < input->tables.size(); ++t) {
     const ConstMatrix& rows = input->tables[t];
@@ -334,11 +339,26 @@ void Session::Memory::forward(Executor& executor) {
   }
 }
 
+// The first part adds to the sums themselves: to what the ops at batch scope left, and to no rows.
+void Session::Memory::begin_sums() {
+  Workspace& space = *parts[0];
+  space.context.dparams = output->ddense.data();
+  for (std::size_t t = 0; t < input->tables.size(); ++t) {
+    const Matrix& sum = output->dtables[t];
+    CHECK_EQ(sum.rows, input->tables[t].rows);
+    CHECK_EQ(sum.cols, input->tables[t].cols);
+    CHECK_EQ(sum.stride, sum.cols);
+    space.dtables[t] = sum;
+    zero(sum.data, floats_of(sum));
+  }
+}
+
 void Session::Memory::run_part_backward(std::size_t p) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
   Workspace& space = *parts[p];
   zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
+  if (p == 0) begin_sums();
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = part_ops; op-- > 0;) graph.ops()[op]->backward(context_of(space, op));
 }
@@ -356,23 +376,18 @@ void Session::Memory::backward(Executor& executor, const StepOutput& step_output
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_backward(p); });
 }
 
-std::size_t Session::Memory::rows_per_task(std::size_t table) const {
-  return std::max<std::size_t>(1, kSumChunkFloats / input->tables[table].cols);
-}
-
-// Adds the parts' gradients, in part order whatever the threads: a task owns a run of rows.
-void Session::Memory::sum_gradients(Executor& executor, const StepOutput& step_output) {
-  output = &step_output;
+// Adds the other parts' gradients to the first one's, in part order whatever the threads: a task
+// owns a run of them.
+void Session::Memory::sum_gradients(Executor& executor) {
+  if (input->parts.size() == 1) return;
   first_task.clear();
   std::size_t tasks = 0;
-  for (std::size_t t = 0; t < input->tables.size(); ++t) {
-    CHECK_EQ(output->dtables[t].rows, input->tables[t].rows);
-    CHECK_EQ(output->dtables[t].cols, input->tables[t].cols);
+  const auto add = [&](std::size_t floats) {
     first_task.push_back(tasks);
-    tasks += (input->tables[t].rows + rows_per_task(t) - 1) / rows_per_task(t);
-  }
-  first_task.push_back(tasks);
-  tasks += (graph.dense_size() + kSumChunkFloats - 1) / kSumChunkFloats;
+    tasks += (floats + kSumChunkFloats - 1) / kSumChunkFloats;
+  };
+  for (const Matrix& table : output->dtables) add(floats_of(table));
+  add(output->ddense.size());
   executor.parallel(tasks, [this](std::size_t task) { sum_task(task); });
 }
 
@@ -380,35 +395,15 @@ void Session::Memory::sum_task(std::size_t task) const {
   FlushDenormals guard;
   std::size_t what = first_task.size() - 1;
   while (task < first_task[what]) --what;
-  const std::size_t chunk = task - first_task[what];
-  if (what < input->tables.size()) {
-    sum_table(what, chunk);
-  } else {
-    sum_dense(chunk);
-  }
-}
-
-void Session::Memory::sum_table(std::size_t table, std::size_t chunk) const {
-  const Matrix& sum = output->dtables[table];
-  const std::size_t begin = chunk * rows_per_task(table);
-  const std::size_t end = std::min<std::size_t>(begin + rows_per_task(table), sum.rows);
-  for (std::size_t r = begin; r < end; ++r) {
-    float* __restrict to = sum.row(r);
-    std::memcpy(to, parts[0]->dtables[table].row(r), sum.cols * sizeof(float));
-    for (std::size_t p = 1; p < input->parts.size(); ++p) {
-      const float* __restrict from = parts[p]->dtables[table].row(r);
-      for (std::int32_t c = 0; c < sum.cols; ++c) to[c] += from[c];
-    }
-  }
-}
-
-void Session::Memory::sum_dense(std::size_t chunk) const {
-  const std::size_t begin = chunk * kSumChunkFloats;
-  const std::size_t end = std::min(begin + kSumChunkFloats, output->ddense.size());
-  float* __restrict to = output->ddense.data();
-  for (std::size_t p = 0; p < input->parts.size(); ++p) {
-    const float* __restrict from = parts[p]->context.dparams;
-    for (std::size_t i = begin; i < end; ++i) to[i] += from[i];
+  const bool is_dense = what == output->dtables.size();
+  const auto gradient = [&](std::size_t part) {
+    return is_dense ? parts[part]->context.dparams : parts[part]->dtables[what].data;
+  };
+  const std::size_t floats = is_dense ? output->ddense.size() : floats_of(output->dtables[what]);
+  const std::size_t begin = (task - first_task[what]) * kSumChunkFloats;
+  const std::size_t count = std::min(kSumChunkFloats, floats - begin);
+  for (std::size_t p = 1; p < input->parts.size(); ++p) {
+    kernels().axpy(1.0f, gradient(p) + begin, gradient(0) + begin, count);
   }
 }
 
@@ -429,7 +424,7 @@ void Session::train(const StepInput& input, Executor& executor, StepOutput& outp
   CHECK_EQ(output.dtables.size(), input.tables.size());
   m.forward(executor);
   m.backward(executor, output);
-  m.sum_gradients(executor, output);
+  m.sum_gradients(executor);
   CHECK_EQ(output.logits.size(), m.logits().size());
   std::ranges::copy(m.logits(), output.logits.begin());
   output.loss = m.loss();

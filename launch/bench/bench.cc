@@ -16,7 +16,7 @@ namespace bench {
 namespace {
 
 constexpr AddBenchmark kBenchmarks[] = {
-    add_table, add_ops, add_train, add_checkpoint, add_cut, add_serve, add_data, add_wire,
+    add_table, add_ops, add_step, add_train, add_checkpoint, add_cut, add_serve, add_data, add_wire,
 };
 
 double ratio(const Row& row) {

@@ -39,6 +39,7 @@ using AddBenchmark = void (*)(CLI::App& family, Context& context);
 void add_table(CLI::App& family, Context& context);
 void add_ops(CLI::App& family, Context& context);
 void add_train(CLI::App& family, Context& context);
+void add_step(CLI::App& family, Context& context);
 void add_checkpoint(CLI::App& family, Context& context);
 void add_cut(CLI::App& family, Context& context);
 void add_serve(CLI::App& family, Context& context);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/bench/local_trainer.h"
 
+#include <time.h>
+
 #include <cmath>
 #include <cstring>
 #include <future>
@@ -34,14 +36,21 @@ ps::UpdateParams adam(const job::Optimizer& optimizer, std::uint32_t width, std:
   return params;
 }
 
+// Of the calling thread.
+double processor_seconds() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
 }  // namespace
 
 struct LocalTrainer::Impl {
-  Impl(const Plan& the_plan, std::uint64_t keys, std::uint32_t threads)
+  Impl(const Plan& the_plan, std::uint64_t keys, std::uint32_t thread_count)
       : plan(the_plan),
         graph(*the_plan.graph),
-        pool(threads),
-        executor(pool, [](const std::function<void()>& done) { done(); }),
+        pool(thread_count),
+        threads(pool, [](const std::function<void()>& done) { done(); }),
         session(graph, precision_of(the_plan)),
         dense(graph.initial_dense(1)),
         ddense(dense.size()),
@@ -66,7 +75,8 @@ struct LocalTrainer::Impl {
   const Plan& plan;
   const nn::Graph& graph;
   ThreadPool pool;
-  ThreadExecutor executor;
+  ThreadExecutor threads;
+  Executor* executor = &threads;
   nn::Session session;
   std::vector<Rows> tables;
   std::vector<float> dense, ddense, dense_state;
@@ -90,7 +100,7 @@ void LocalTrainer::Impl::gather(const data::Batch& batch) {
     float* const dto = gradients[t].take(keys.size() * width).data();
     inputs.push_back({to, n, w, w});
     outputs.push_back({dto, n, w, w});
-    executor.parallel((keys.size() + kRowsOfTask - 1) / kRowsOfTask, [&](std::size_t task) {
+    executor->parallel((keys.size() + kRowsOfTask - 1) / kRowsOfTask, [&](std::size_t task) {
       const std::size_t end = std::min(keys.size(), (task + 1) * kRowsOfTask);
       for (std::size_t i = task * kRowsOfTask; i < end; ++i) {
         std::memcpy(to + i * width, rows.at(keys[i]), width * sizeof(float));
@@ -108,7 +118,7 @@ void LocalTrainer::Impl::update(const data::Batch& batch) {
     Rows& rows = tables[t];
     const ps::UpdateParams params = adam(optimizer, rows.width, steps);
     const float* const gradient = gradients[t].get().data();
-    executor.parallel((keys.size() + kRowsOfTask - 1) / kRowsOfTask, [&](std::size_t task) {
+    executor->parallel((keys.size() + kRowsOfTask - 1) / kRowsOfTask, [&](std::size_t task) {
       float* to[kRowsOfTask];
       const float* by[kRowsOfTask];
       const std::size_t first = task * kRowsOfTask;
@@ -134,7 +144,7 @@ void LocalTrainer::Impl::step(const data::Batch& batch) {
   }
   logits.resize(batch.samples);
   nn::StepOutput output{outputs, ddense, logits};
-  session.train({parts, inputs, dense}, executor, output);
+  session.train({parts, inputs, dense}, *executor, output);
   update(batch);
 }
 
@@ -161,6 +171,28 @@ std::uint64_t LocalTrainer::train(std::uint32_t epochs) {
     samples += batches[seq % 2].samples;
   }
   return samples;
+}
+
+double LocalTrainer::steps_rate(std::uint32_t batches, double seconds) {
+  const auto stream = data::Stream::open(impl_->plan.log, impl_->plan.train).value();
+  std::vector<data::Batch> built(std::min<std::uint64_t>(batches, stream->batches()));
+  for (std::size_t seq = 0; seq < built.size(); ++seq) {
+    stream->build(seq, PartitionMap::even(1), built[seq]);
+  }
+  InlineExecutor inline_executor;
+  impl_->executor = &inline_executor;
+  const double begin = processor_seconds();
+  double took = 0;
+  std::uint64_t samples = 0;
+  while (took < seconds) {
+    for (const data::Batch& batch : built) {
+      impl_->step(batch);
+      samples += batch.samples;
+    }
+    took = processor_seconds() - begin;
+  }
+  impl_->executor = &impl_->threads;
+  return static_cast<double>(samples) / took;
 }
 
 }  // namespace meander::launch::bench

@@ -18,6 +18,9 @@ class LocalTrainer {
   ~LocalTrainer();
   // One pass over the log, `epochs` times; returns the samples trained.
   std::uint64_t train(std::uint32_t epochs);
+  // Samples a second of this thread's processor time, it alone working: the first `batches` batches
+  // of the log, built before, trained on over and over for about `seconds`.
+  double steps_rate(std::uint32_t batches, double seconds);
 
  private:
   struct Impl;

@@ -232,32 +232,6 @@ Result<std::vector<Row>> run(Options options, const Settings& settings) {
   return rows;
 }
 
-void add_workload(CLI::App& command, Workload& w) {
-  command.add_option("--model", w.model, "dien, din, lstm or dnn")->capture_default_str();
-  command
-      .add_option("--lengths", w.lengths,
-                  "of histories: full (100), mean25 (exponential, mean 25), or a number")
-      ->capture_default_str();
-  command.add_option("--batch", w.batch, "samples of a batch")->capture_default_str();
-  command.add_option("--parts", w.parts, "of a batch; as train.parts has it by default");
-  command
-      .add_option("--candidates", w.candidates,
-                  "samples that share a history: 1, or 2 (a target and a negative)")
-      ->capture_default_str();
-  command.add_option("--precision", w.precision, "as train.precision")->capture_default_str();
-  command.add_option("--embedding", w.embedding, "floats of a row; 18, of the LSTM 64 by default");
-  command.add_option("--hidden", w.hidden, "recurrent state; 36, of the LSTM 64 by default");
-  command.add_option("--layers", w.layers, "recurrent layers; of the LSTM 2 by default");
-  command.add_option("--items", w.items, "different items")->capture_default_str();
-  command.add_option("--categories", w.categories, "their categories")->capture_default_str();
-  command
-      .add_option("--contexts", w.contexts,
-                  "further slots of a sample, each with a table of as many values as items")
-      ->capture_default_str();
-  command.add_option("--samples", w.samples, "in the log; passes repeat them")
-      ->capture_default_str();
-}
-
 }  // namespace
 
 void add_train(CLI::App& family, Context& context) {

@@ -9,6 +9,10 @@
 #include "launch/plan.h"
 #include "nn/layout.h"
 
+namespace CLI {
+class App;
+}
+
 namespace meander::launch::bench {
 
 // Synthetic training: every sample (or pair of samples) of a user of its own, with a history that
@@ -30,6 +34,9 @@ struct Workload {
   std::uint32_t contexts = 0;
   std::uint32_t samples = 16'384;  // in the log: passes over it repeat them
 };
+
+// Adds an option of `command` for each member.
+void add_workload(CLI::App& command, Workload& workload);
 
 // kInvalid names the option that is out of range.
 Status check(const Workload& workload);

@@ -9,6 +9,7 @@
 #include "nn/graph_writer.h"
 #include "nn/ops/carve.h"
 #include "nn/ops/onnx_forms.h"
+#include "nn/ops/projection.h"
 #include "nn/simd/kernels.h"
 
 namespace meander::nn {
@@ -109,36 +110,8 @@ Step step_at(const Layout& layout, std::int32_t share, std::int32_t t) {
   return {layout.step_offset[t], layout.step_offset[t] * share, layout.step_rows[t] * share};
 }
 
-// History rows whose products with x are made together: enough to fill tiles, few enough to be in
-// cache still when their steps use them, and when their gradients are.
+// History rows whose products with x are made together, and whose gradients are.
 constexpr std::int32_t kChunkRows = 96;
-
-// Goes with the steps of a forward pass: before each, x's share of some of the next steps.
-class Projection {
- public:
-  Projection(const Cell& cell, const PackedCell& packed, ConstMatrix x, float* to)
-      : cell_(cell), packed_(packed), x_(x), to_(to) {}
-  // Has the rows of `step`, and of all before it, made.
-  void reach(const Layout& layout, std::int32_t step) {
-    const std::int32_t needed = layout.step_offset[step] + layout.step_rows[step];
-    if (needed <= done_) return;
-    std::int32_t end = needed;
-    for (std::int32_t t = step + 1; t < layout.steps() && end - done_ < kChunkRows; ++t) {
-      end += layout.step_rows[t];
-    }
-    kernels().gemm(x_.row(done_), x_.stride, packed_.x, packed_.bias,
-                   to_ + static_cast<std::size_t>(done_) * 3 * cell_.hidden, 3 * cell_.hidden,
-                   end - done_, cell_.in, 3 * cell_.hidden, false);
-    done_ = end;
-  }
-
- private:
-  const Cell& cell_;
-  const PackedCell& packed_;
-  const ConstMatrix x_;
-  float* const to_;
-  std::int32_t done_ = 0;
-};
 
 // Gates and candidate of one step. Row i starts from row i / share of `projected`, x's share.
 void forward_gates(const Cell& cell, const PackedCell& packed, const Step& step, std::int32_t share,
@@ -295,7 +268,7 @@ class Gru final : public Op {
     Carve saved(context.saved);
     const Run run = carve_run(layout.history_rows, h, saved);
     const Matrix x = context.value(x_), states = context.value(out_);
-    Projection projection(cell_, packed, x, run.p);
+    Projection projection(x, packed.x, packed.bias, run.p, 3 * h, kChunkRows);
     std::fill_n(run.hp, static_cast<std::size_t>(layout.groups) * h, 0.0f);
     for (std::int32_t t = 0; t < layout.steps(); ++t) {
       const Step step = step_at(layout, 1, t), next = step_at(layout, 1, t + 1);
@@ -399,7 +372,7 @@ class Augru final : public Op {
     float* projected = share == 1 ? run.p : scratch.take(layout.history_rows, 3 * h);
     const Matrix x = context.value(x_), out = context.value(out_);
     const float* attention = context.value(attention_).data;
-    Projection projection(cell_, packed, x, projected);
+    Projection projection(x, packed.x, packed.bias, projected, 3 * h, kChunkRows);
     std::fill_n(run.hp, static_cast<std::size_t>(layout.samples()) * h, 0.0f);
     for (std::int32_t t = 0; t < layout.steps(); ++t) {
       const Step step = step_at(layout, share, t), next = step_at(layout, share, t + 1);

@@ -9,12 +9,16 @@
 #include "nn/graph_writer.h"
 #include "nn/ops/carve.h"
 #include "nn/ops/onnx_forms.h"
+#include "nn/ops/projection.h"
 #include "nn/simd/kernels.h"
 
 namespace meander::nn {
 namespace {
 
 constexpr float kForgetBias = 1.0f;
+// History rows whose products with x are made together, and whose gradients are: some 200 kB of
+// gates with 64 hidden units.
+constexpr std::int32_t kChunkRows = 192;
 
 struct LstmParts {
   std::int32_t in, hidden;
@@ -145,19 +149,21 @@ class Lstm final : public Op {
     const std::int32_t h = at_.hidden;
     const Packed packed = packed_in(context);
     const Saved saved = saved_in(context);
-    const Matrix x = context.value(at_.history);
-    kernels().gemm(x.data, x.stride, packed.x, packed.bias, saved.p, 4 * h, x.rows, at_.in, 4 * h,
-                   false);
+    Projection projection(context.value(at_.history), packed.x, packed.bias, saved.p, 4 * h,
+                          kChunkRows);
     std::fill_n(saved.hp, floats(layout.groups, h), 0.0f);
     std::fill_n(saved.cp, floats(layout.groups, h), 0.0f);
-    for (std::int32_t t = 0; t < layout.steps(); ++t) forward_step(context, packed, saved, t);
+    for (std::int32_t t = 0; t < layout.steps(); ++t) {
+      projection.reach(layout, t);
+      forward_step(context, packed, saved, t);
+    }
     if (at_.has_tail()) forward_tail(context, packed, saved);
   }
 
   void backward(const OpContext& context) const override {
     const Kernels& k = kernels();
     const Layout& layout = *context.layout;
-    const std::int32_t h = at_.hidden, in = at_.in;
+    const std::int32_t h = at_.hidden;
     const Packed packed = packed_in(context);
     const Saved saved = saved_in(context);
     const Scratch scratch = scratch_in(context);
@@ -165,18 +171,14 @@ class Lstm final : public Op {
     k.copy_rows(dlast.data, dlast.stride, scratch.dh, h, layout.groups, h);
     std::fill_n(scratch.dc, floats(layout.groups, h), 0.0f);
     if (at_.has_tail()) backward_tail(context, packed, saved, scratch);
+    std::int32_t end = layout.history_rows;
     for (std::int32_t t = layout.steps() - 1; t >= 0; --t) {
       backward_step(context, packed, saved, scratch, t);
+      const std::int32_t first = layout.step_offset[t];
+      if (t > 0 && end - first < kChunkRows) continue;
+      backward_rows(context, packed, saved, first, end);
+      end = first;
     }
-    const Matrix x = context.value(at_.history), dx = context.grad(at_.history);
-    float* dkernel = at_.kernel.in(context.dparams);
-    const std::size_t skip = layout.groups;  // before the first step the state is zero
-    k.gemm_tn(x.data, x.stride, saved.p, 4 * h, dkernel, 4 * h, x.rows, in, 4 * h);
-    k.gemm_tn(saved.hp + skip * h, h, saved.p + skip * 4 * h, 4 * h, dkernel + floats(in, 4 * h),
-              4 * h, layout.history_rows - layout.groups, h, 4 * h);
-    k.column_sum(saved.p, 4 * h, x.rows, 4 * h, at_.bias.in(context.dparams));
-    if (dx.data == nullptr) return;
-    k.gemm(saved.p, 4 * h, packed.x_back, nullptr, dx.data, dx.stride, x.rows, 4 * h, in, true);
   }
 
   void emit_onnx(GraphWriter& writer) const override;
@@ -273,6 +275,26 @@ class Lstm final : public Op {
                                   h);
     if (t == 0) return;
     kernels().gemm(p, 4 * h, packed.h_back, nullptr, scratch.dh, h, rows, 4 * h, h, false);
+  }
+
+  // From the gradients of the gates of history rows [first, end): those of parameters and of x.
+  void backward_rows(const OpContext& context, const Packed& packed, const Saved& saved,
+                     std::int32_t first, std::int32_t end) const {
+    const Kernels& k = kernels();
+    const std::int32_t h = at_.hidden, in = at_.in, rows = end - first;
+    const Matrix x = context.value(at_.history), dx = context.grad(at_.history);
+    const float* dp = saved.p + floats(first, 4 * h);
+    float* dkernel = at_.kernel.in(context.dparams);
+    k.gemm_tn(x.row(first), x.stride, dp, 4 * h, dkernel, 4 * h, rows, in, 4 * h);
+    k.column_sum(dp, 4 * h, rows, 4 * h, at_.bias.in(context.dparams));
+    // Before the first step the state is zero.
+    const std::int32_t later = std::max(first, context.layout->groups);
+    if (later < end) {
+      k.gemm_tn(saved.hp + floats(later, h), h, saved.p + floats(later, 4 * h), 4 * h,
+                dkernel + floats(in, 4 * h), 4 * h, end - later, h, 4 * h);
+    }
+    if (dx.data == nullptr) return;
+    k.gemm(dp, 4 * h, packed.x_back, nullptr, dx.row(first), dx.stride, rows, 4 * h, in, true);
   }
 
   std::string name_;
