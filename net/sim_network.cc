@@ -30,11 +30,22 @@ std::pair<std::string, std::string> in_order(const std::string& a, const std::st
 
 struct SimNetwork::Port final : Transport {
   Port(SimNetwork& n, std::string its_name) : network(n), name(std::move(its_name)) {}
-  // Names are enough to be reached here.
-  Status connect(const std::string&, const std::string&) override { return {}; }
+  // An endpoint is the name of a node; without one, a peer's own name is enough.
+  Status connect(const std::string& peer, const std::string& endpoint) override {
+    endpoints[peer] = endpoint;
+    return {};
+  }
   void send(const std::string& peer, const wire::Header& header,
             const std::vector<Buffer>& frames) override {
-    network.send(name, peer, header, frames);
+    const auto at = endpoints.find(peer);
+    network.send(name, at == endpoints.end() ? peer : at->second, header, frames);
+  }
+  // What this node calls another.
+  const std::string& called(const std::string& node_name) const {
+    for (const auto& [peer, endpoint] : endpoints) {
+      if (endpoint == node_name) return peer;
+    }
+    return node_name;
   }
   bool is_up() const { return node != nullptr && !node->finished(); }
   TimePoint next_timer() const {
@@ -44,6 +55,7 @@ struct SimNetwork::Port final : Transport {
 
   SimNetwork& network;
   const std::string name;
+  std::map<std::string, std::string> endpoints;  // by peer
   Node* node = nullptr;
   bool is_started = false;     // its first on_timer() was called
   std::uint64_t attached = 0;  // how often: which node of that name this is
@@ -84,6 +96,7 @@ Transport& SimNetwork::transport(const std::string& name) { return port(name); }
 void SimNetwork::attach(const std::string& name, Node* node) {
   Port& p = port(name);
   p.node = node;
+  p.endpoints.clear();
   p.is_started = false;
   ++p.attached;
 }
@@ -158,7 +171,7 @@ void SimNetwork::deliver(Event& event) {
   trace_ = hash64(trace_, hash_of(event.from), hash_of(event.to));
   trace_ = hash64(trace_, hash_of(event.header), event.frames_hash);
   ++delivered_;
-  Message message{std::move(event.from), {}, std::move(event.frames)};
+  Message message{to.called(event.from), {}, std::move(event.frames)};
   CHECK(message.header.ParseFromString(event.header));
   if (observer_) observer_(now_, event.to, message);
   to.node->on_message(now_, std::move(message));

@@ -180,6 +180,7 @@ struct Lane::Impl {
   std::shared_ptr<Writing> writing;      // null: no generation is on its way to storage
   std::unique_ptr<MirrorSender> mirror;  // to the backup; null: there is none
   std::unique_ptr<Copying> copying;      // null: it is in step, or there is none
+  bool is_in_step = false;               // the backup has all that is acknowledged
   std::set<std::pair<std::uint32_t, std::uint64_t>> unmirrored;  // applied: (stream, seq)
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
   // Memory that is used again: of what has been applied, and of a request or an answer.
@@ -341,6 +342,10 @@ struct Lane::Impl {
     if (!serves() || fence.stream() >= shard->streams.size()) return;
     StreamState& stream = shard->streams[fence.stream()];
     if (fence.epoch() > stream.epoch) stream.fence(fence.epoch());
+    // A push that only this process has may be lost with it, and the next holder would go on behind
+    // it: answered when the question comes again.
+    const auto open = unmirrored.lower_bound({fence.stream(), 0});
+    if (open != unmirrored.end() && open->first == fence.stream()) return;
     wire::Header h = header(message.header.request());
     wire::Fenced& fenced = *h.mutable_fenced();
     fenced.set_stream(fence.stream());
@@ -394,7 +399,18 @@ struct Lane::Impl {
     if (stream == nullptr) return;
     if (pull.seq() < stream->next) return repeat_pull(*stream, asker, pull, keys);
     if (stream->has_ended || pull.seq() - stream->next >= kPullsKeptMax) return;
+    if (is_clock_torn(pull.seq())) return send_forgotten();
     keep_pull(*stream, asker, pull, keys);
+  }
+
+  // Under BSP a batch reads rows that no push of its clock has changed. A lane that has taken over
+  // may have some of a clock's pushes and not others.
+  bool is_clock_torn(std::uint64_t seq) const {
+    if (!shard->was_promoted || !shard->streams.is_bsp()) return false;
+    for (std::uint32_t s = 0; s < shard->streams.size(); ++s) {
+      if (shard->streams[s].next > seq) return true;
+    }
+    return false;
   }
 
   void read_and_send(const Asker& asker, const wire::Pull& pull, const std::vector<Buffer>& keys) {
@@ -403,16 +419,22 @@ struct Lane::Impl {
     send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), rows);
   }
 
-  // A pull of a batch that this lane has applied: another lane has not.
+  // A pull of a batch that this lane has applied: another lane has not, and somebody trains it
+  // again.
   void repeat_pull(const StreamState& stream, const Asker& asker, const wire::Pull& pull,
                    const std::vector<Buffer>& keys) {
+    if (pull.epoch() == stream.applied_epoch) return;  // late: who asked has pushed it since
     const KeptPull* before = stream.applied_pull ? &stream.applied_pull.mapped() : nullptr;
     const bool has_rows = before != nullptr && !is_planted(PlantedBug::kRepeatReadsNewRows) &&
                           pull.seq() + 1 == stream.next && before->format == format_of(pull) &&
                           same_bytes(before->keys, keys);
-    if (!has_rows && shard->was_promoted && shard->streams.is_bsp()) return send_forgotten();
-    if (!has_rows) return read_and_send(asker, pull, keys);
-    send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), before->rows);
+    if (has_rows) {
+      return send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), before->rows);
+    }
+    if (shard->streams.is_bsp() && !is_planted(PlantedBug::kRepeatReadsNewRows)) {
+      return send_forgotten();
+    }
+    read_and_send(asker, pull, keys);
   }
 
   void keep_pull(StreamState& stream, const Asker& asker, const wire::Pull& pull,
@@ -562,6 +584,7 @@ struct Lane::Impl {
     const KeptPull* const pull = pull_node ? &pull_node.mapped() : nullptr;
     apply(push, pull);
     stream.next = seq + 1;
+    stream.applied_epoch = stream.epoch;
     stream.has_ended = push.is_last;
     if (is_mirrored()) {
       replicate(s, seq, push, pull);
@@ -683,7 +706,7 @@ struct Lane::Impl {
     const wire::Back& back = message.header.back();
     if (!serves() || back.setup() != shard->setup.setup()) return;
     if (mirror && back.copy() <= mirror->copy()) {
-      if (back.copy() == mirror->copy() && is_mirrored()) send_in_step();
+      if (back.copy() == mirror->copy() && is_in_step) send_in_step();
       return;
     }
     if (mirror) mirror->settle();  // the one before is gone: acknowledged without
@@ -703,6 +726,7 @@ struct Lane::Impl {
     copying.reset();
     mirror.reset();
     unmirrored.clear();
+    is_in_step = false;
   }
 
   void copy_on() {
@@ -714,7 +738,10 @@ struct Lane::Impl {
     wire::Mirror& body = *h.mutable_mirror();
     add_positions(body);
     for (const auto& table : shard->tables) body.add_table_steps(table->step());
-    mirror->send(now, std::move(h), body, {}, [this] { send_in_step(); });
+    mirror->send(now, std::move(h), body, {}, [this] {
+      is_in_step = true;
+      send_in_step();
+    });
     advance();
   }
 
@@ -850,6 +877,7 @@ struct Lane::Impl {
     if (push.seq() != stream.next) return invalid("a push out of turn");
     apply(held, nullptr);
     stream.next = push.seq() + 1;
+    stream.applied_epoch = push.epoch();
     stream.has_ended = push.last();
     stream.epoch = std::max(stream.epoch, push.epoch());
     return {};

@@ -63,6 +63,7 @@ using Pushes = std::map<std::uint64_t, HeldPush>;  // by seq
 struct StreamState {
   std::uint64_t epoch = 0;
   std::uint64_t next = 0;
+  std::uint64_t applied_epoch = 0;  // of the last push that was applied here; 0: not known
   bool has_ended = false;
   Pulls pulls;
   Pushes pushes;

@@ -94,6 +94,7 @@ scheduler::SchedulerOptions scheduler_options(const Scenario& scenario, const nn
   scheduler::SchedulerOptions options;
   options.cluster = kCluster;
   options.lanes = scenario.lanes;
+  options.replicas = scenario.replicas;
   options.workers = options.streams = scenario.workers;
   options.staleness = scenario.staleness;
   options.evaluate = scenario.evaluate;
@@ -197,7 +198,7 @@ Cluster::Cluster(Scenario scenario, const nn::Graph& graph, wire::Optimizer opti
       storage_(storage),
       network_(scenario_.fault_seed, scenario_.faults),
       clock_(std::make_unique<SimClock>(network_)),
-      lanes_(scenario_.lanes),
+      lanes_(scenario_.lanes * (1 + scenario_.replicas)),
       workers_(scenario_.workers) {
   start_scheduler();
   for (std::uint32_t i = 0; i < lanes_.size(); ++i) start_lane(i);
@@ -217,10 +218,16 @@ void Cluster::start_scheduler() {
   network_.attach(net::kSchedulerName, scheduler_process_.get());
 }
 
+std::string Cluster::lane_process(std::uint32_t index) const {
+  return index < scenario_.lanes ? net::lane_name(index)
+                                 : net::backup_name(index - scenario_.lanes);
+}
+
 void Cluster::start_lane(std::uint32_t index) {
-  const std::string name = net::lane_name(index);
+  const std::string name = lane_process(index);
   ps::LaneOptions options;
-  options.index = index;
+  options.index = index % scenario_.lanes;
+  options.name = name;
   options.incarnation = ++incarnations_;
   options.endpoint = name;
   options.hello_every = std::chrono::milliseconds(2);
@@ -265,7 +272,7 @@ void Cluster::schedule(const Scenario::Event& event) {
   const Duration end = event.when + event.length;
   if (event.kind == Event::kCrashWorker || event.kind == Event::kCrashLane) {
     const bool is_worker = event.kind == Event::kCrashWorker;
-    const std::string name = is_worker ? net::worker_name(index) : net::lane_name(index);
+    const std::string name = is_worker ? net::worker_name(index) : lane_process(index);
     at(event.when, [this, is_worker, index, name] {
       network_.attach(name, nullptr);
       is_worker ? workers_[index].reset() : lanes_[index].reset();
@@ -277,12 +284,13 @@ void Cluster::schedule(const Scenario::Event& event) {
       });
     }
     at(end, [this, is_worker, index] { is_worker ? start_worker(index) : start_lane(index); });
-  } else if (event.kind == Event::kSleepWorker) {
-    at(event.when, [this, index] {
-      if (workers_[index]) workers_[index]->sleep();
+  } else if (event.kind == Event::kSleepWorker || event.kind == Event::kSleepLane) {
+    auto& processes = event.kind == Event::kSleepWorker ? workers_ : lanes_;
+    at(event.when, [&processes, index] {
+      if (processes[index]) processes[index]->sleep();
     });
-    at(end, [this, index] {
-      if (workers_[index]) workers_[index]->wake(network_.now());
+    at(end, [this, &processes, index] {
+      if (processes[index]) processes[index]->wake(network_.now());
     });
   } else if (event.kind == Event::kPauseAll) {
     const auto each = [this](void (*what)(Sleeper&, TimePoint)) {

@@ -22,6 +22,7 @@ struct Scenario {
   std::uint64_t seed = 1;        // of the input
   std::uint64_t fault_seed = 1;  // of the network
   std::uint32_t lanes = 1, workers = 1;
+  std::uint32_t replicas = 0;
   std::int64_t staleness = 0;
   std::uint32_t depth = 2;
   std::uint32_t batches = 10;  // of stream 0; the others have fewer or more
@@ -35,11 +36,12 @@ struct Scenario {
   struct Event {
     enum Kind {
       kCrashWorker,  // and start it again after `length`
-      kCrashLane,
+      kCrashLane,    // `index` from `lanes` on: the process that was started as a backup
       kSleepWorker,  // it wakes up after `length` as if nothing had been
       kInterrupt,    // Ctrl-C
       kPauseAll,     // the machine, scheduler and all, for `length`
       kCrashScheduler,
+      kSleepLane,
       kReplaceScheduler,  // asleep for `length`, while another takes its place at once
     } kind = kCrashWorker;
     std::uint32_t index = 0;
@@ -79,6 +81,7 @@ class Cluster {
 
   void start_scheduler();
   bool is_over() const { return scheduler_ != nullptr && scheduler_->finished(); }
+  std::string lane_process(std::uint32_t index) const;
   void start_lane(std::uint32_t index);
   void start_worker(std::uint32_t index);
   void schedule(const Scenario::Event& event);
@@ -97,7 +100,7 @@ class Cluster {
   std::uint32_t schedulers_ = 0;
   // Schedulers that were replaced in their sleep.
   std::vector<std::pair<std::unique_ptr<scheduler::Scheduler>, std::unique_ptr<Sleeper>>> replaced_;
-  std::vector<std::unique_ptr<Sleeper>> lanes_, workers_;
+  std::vector<std::unique_ptr<Sleeper>> lanes_, workers_;  // lanes, then their backups
 };
 
 // The rows of a generation: the first value of each, by table and key.
