@@ -43,8 +43,8 @@ ps::Tables fill_tables(const Options& options) {
   Rng rng(1);
   std::vector<std::uint64_t> keys;
   std::vector<float> gradients(kRequest * options.width);
-  for (float& g : gradients) g = static_cast<float>(rng.uniform() - 0.5);
   for (std::uint64_t first = 0; first < options.rows; first += kRequest) {
+    for (float& g : gradients) g = static_cast<float>(rng.uniform() - 0.5);
     keys.clear();
     for (std::uint64_t i = first; i < std::min(options.rows, first + kRequest); ++i) {
       keys.push_back(mix64(i));

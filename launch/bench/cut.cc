@@ -97,8 +97,10 @@ Result<std::string> write_start(Storage& storage, const Plan& plan,
     tables.push_back(std::make_unique<ps::Table>(t, plan.tables[t]));
   }
   std::vector<std::uint64_t> keys;
-  const std::vector<float> gradients(kRequest * tables[0]->width(), 0.01f);
+  std::vector<float> gradients(kRequest * tables[0]->width());
+  Rng rng(1);
   for (std::uint64_t first = 0; first < rows; first += kRequest) {
+    for (float& g : gradients) g = static_cast<float>(0.02 * rng.uniform() - 0.01);
     keys.clear();
     for (std::uint64_t i = first; i < std::min(rows, first + kRequest); ++i) {
       keys.push_back(mix64(~i));
