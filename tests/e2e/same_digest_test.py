@@ -80,17 +80,19 @@ class SameDigest(harness.MeanderTest):
         self.assertEqual(self.must(*command)["digest"], self.expected)
 
     def test_stopped_and_resumed_on_another_number_of_lanes(self):
-        for signal, code in ((harness.INTERRUPT, 130), (harness.TERMINATE, 143)):
+        for signal, code, before, after in ((harness.INTERRUPT, 130, 2, 7),
+                                            (harness.TERMINATE, 143, 7, 1)):
             name = f"stopped{code}"
             # As small batches as there can be, so that the run is still on its way when it is told.
             slow = ["--set", "checkpoint.every_s=0.05", "--set", "checkpoint.keep=1"]
-            run = self.start("train", self.job, "--json", *self.sets(name, workers=2, lanes=2), *slow)
+            run = self.start("train", self.job, "--json", *self.sets(name, workers=2, lanes=before),
+                             *slow)
             self.wait_for_checkpoint(name)
             run.send_signal(signal)
             stopped = self.end(run)
             self.assertEqual(stopped.code, code, stopped.err)
             self.assertLessEqual(stopped.result["samples"], 2 * (self.EVENTS - 2 * self.USERS))
-            resumed = self.must("train", self.job, "--resume", *self.sets(name, workers=2, lanes=5))
+            resumed = self.must("train", self.job, "--resume", *self.sets(name, workers=2, lanes=after))
             self.assertEqual(resumed["digest"], self.expected)
             self.assertGreaterEqual(resumed["samples"], stopped.result["samples"])
 

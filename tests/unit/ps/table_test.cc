@@ -540,6 +540,38 @@ TEST(TableCut, DeltaHoldsOnlyWhatWasTouched) {
   EXPECT_EQ(records_of(table).size(), 1000u);
 }
 
+// Bytes of the files of a cut through `tables`.
+std::uint64_t bytes_of_cut(Storage& storage, const std::string& dir, Tables& tables,
+                           std::span<const std::uint64_t> base_steps) {
+  SnapshotWriter writer(storage, dir, {0, kPartitions - 1}, tables);
+  CutReader cut(tables, base_steps);
+  for (CutReader::Piece piece; cut.next(piece);) {
+    EXPECT_TRUE(writer.write(piece.table, piece.records).ok());
+  }
+  wire::Saved saved;
+  EXPECT_TRUE(writer.finish(saved).ok());
+  std::uint64_t bytes = 0;
+  for (const manifest::File& file : saved.files()) bytes += file.bytes();
+  return bytes;
+}
+
+TEST(TableCut, DeltaOfOnePercentOfTheRowsIsAsSmallOnStorage) {
+  const auto storage = make_memory_storage();
+  Tables tables;
+  tables.push_back(std::make_unique<Table>(0, counting_spec(36, 0)));
+  Rng rng(3);
+  std::vector<std::uint64_t> keys(100'000);
+  for (std::uint64_t& key : keys) key = rng.next();
+  std::vector<float> gradients(keys.size() * 36);
+  for (float& g : gradients) g = static_cast<float>(rng.uniform());
+  tables[0]->push(keys, gradients.data());
+  const std::uint64_t full = bytes_of_cut(*storage, "full", tables, {});
+  const std::uint64_t base = tables[0]->step();
+  tables[0]->push(std::span(keys).first(1'000), gradients.data());
+  const std::uint64_t delta = bytes_of_cut(*storage, "delta", tables, {&base, 1});
+  EXPECT_LT(static_cast<double>(delta), 0.011 * static_cast<double>(full));
+}
+
 TEST(TableExpiry, TableOfExpiredRowsIsSavedAsAnEmptyOne) {
   const auto storage = make_memory_storage();
   Tables tables;
