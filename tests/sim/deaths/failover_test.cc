@@ -15,7 +15,12 @@ namespace {
 
 using Event = Scenario::Event;
 
+// The address sanitizer takes ten times as long.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::uint64_t kSeeds = 60;
+#else
 constexpr std::uint64_t kSeeds = 400;
+#endif
 
 nn::Graph graph_of(const std::string& kind) {
   models::ModelSpec spec;
@@ -131,7 +136,7 @@ TEST(Failover, LeavesTheDigestUnderBsp) {
   undisturbed.evaluate = false;
   const std::string expected = digest(undisturbed);
   ASSERT_EQ(expected.size(), 16u);
-  for (std::uint64_t seed = 1; seed <= 150; ++seed) {
+  for (std::uint64_t seed = 1; seed <= kSeeds / 2; ++seed) {
     Scenario scenario = draw(hash64(seed, 9));
     scenario.seed = undisturbed.seed;
     scenario.workers = undisturbed.workers;
@@ -141,7 +146,7 @@ TEST(Failover, LeavesTheDigestUnderBsp) {
     SCOPED_TRACE("run " + std::to_string(seed) + ", " + describe(scenario));
     ASSERT_EQ(digest(scenario), expected);
   }
-  EXPECT_GT(failovers, 30u);
+  EXPECT_GT(failovers, kSeeds / 20);
 }
 
 }  // namespace
