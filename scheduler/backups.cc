@@ -135,7 +135,7 @@ void Backups::stand_by(Post& post, std::uint32_t lane, const wire::LaneSetup& se
   Pair& pair = pairs_[lane];
   LaneMember& member = pair.member;
   if (!member.is_live && !(is_successor && !member.is_known)) return;
-  if (member.is_ready && post.now() - member.heard >= kSilence) return lose(lane);
+  if (member.is_ready && post.silence(member.heard) >= kSilence) return lose(lane);
   const bool is_due =
       member.is_ready ? post.due(member.next_ask, kCheckEvery) : post.due(member.next_ask);
   if (!is_due) return;

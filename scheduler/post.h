@@ -29,9 +29,13 @@ class Post {
   std::uint64_t term() const { return term_; }
 
   void begin_round(TimePoint now) {
+    if (now - now_ > kAbsence) back_since_ = now;
     now_ = now;
     wake_ = kNever;
   }
+  // How long a peer that was heard last at `heard` has been silent. Time in which nobody here
+  // listened (a slow store, a busy machine) does not count.
+  Duration silence(TimePoint heard) const { return now_ - std::max(heard, back_since_); }
   TimePoint now() const { return now_; }
   TimePoint wake() const { return wake_; }
   void wake_at(TimePoint when) { wake_ = std::min(wake_, when); }
@@ -71,7 +75,9 @@ class Post {
   bool is_silent_ = false;
   std::map<std::string, std::string> swapped_;
   const Duration retry_;
+  static constexpr Duration kAbsence = std::chrono::milliseconds(500);
   TimePoint now_{}, wake_{};
+  TimePoint back_since_{};  // the end of the last absence
 };
 
 }  // namespace meander::scheduler

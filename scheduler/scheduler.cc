@@ -603,7 +603,8 @@ void Scheduler::Impl::check_deadlines(TimePoint now) {
 void Scheduler::Impl::check_lane(TimePoint now, std::uint32_t index) {
   LaneMember& lane = lanes[index];
   if (backups.is_in_step(index) && lane.is_ready) {
-    if (now - lane.heard < Backups::kSilence) return post.wake_at(lane.heard + Backups::kSilence);
+    if (post.silence(lane.heard) < Backups::kSilence)
+      return post.wake_at(now + Backups::kCheckEvery);
     detection_s = seconds(now - lane.heard);
     LOG(WARNING) << lane.name << " (" << lane.where << ") has been silent for "
                  << tenths(now - lane.heard);
