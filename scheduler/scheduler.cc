@@ -210,6 +210,7 @@ Status Scheduler::Impl::take_up(Storage& storage) {
   cut.count_from(base);
   leases.count_from(base);
   backups.count_from(base);
+  lanes_version = base;
   first_epoch = leases.reset();
   is_successor = !taken.value().is_empty && taken.value().state.identity() == identity(options);
   RETURN_IF_ERROR(is_successor ? go_on(storage, taken.value()) : open_generations());

@@ -71,6 +71,14 @@ Scenario draw(std::uint64_t seed) {
          .is_reported = rng.chance(0.7)});
   }
   if (rng.chance(0.3)) {
+    scenario.journal = true;
+    for (std::uint64_t n = 1 + rng.below(2); n > 0; --n) {
+      scenario.events.push_back({.kind = Event::kCrashScheduler,
+                                 .when = milliseconds(4 + rng.uniform() * 60),
+                                 .length = milliseconds(rng.uniform() * 15)});
+    }
+  }
+  if (rng.chance(0.3)) {
     scenario.events.push_back({.kind = Event::kCrashWorker,
                                .index = static_cast<std::uint32_t>(rng.below(scenario.workers)),
                                .when = milliseconds(4 + rng.uniform() * 60),
