@@ -34,16 +34,11 @@ std::uint64_t record_digest(std::uint32_t table, const Record& record) {
 
 std::uint64_t records_digest(std::uint32_t table, const Records& records) {
   std::uint64_t sum = 0;
-  std::size_t used = 0;
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    Record record{
-        records.keys[i], records.steps[i], records.counts[i], records.admitted[i] == 1, {}};
-    if (record.admitted) {
-      record.values = records.values.subspan(used, records.width);
-      used += records.width;
-    }
+  const Status status = visit_each(records, [&](const Record& record) {
     sum += record_digest(table, record);
-  }
+    return Status();
+  });
+  CHECK(status.ok());
   return sum;
 }
 

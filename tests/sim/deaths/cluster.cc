@@ -6,6 +6,7 @@
 
 #include "checkpoint/generation.h"
 #include "common/rng.h"
+#include "models/model.h"
 #include "net/awake_clock.h"
 #include "worker/dense_blocks.h"
 
@@ -136,6 +137,31 @@ scheduler::SchedulerOptions scheduler_options(const Scenario& scenario, const nn
 }
 
 }  // namespace
+
+nn::Graph graph_of(const std::string& kind) {
+  models::ModelSpec spec;
+  spec.kind = kind;
+  spec.slots = {{.name = "item", .table = 0, .width = 1, .in_history = true},
+                {.name = "category", .table = 1, .width = 2, .in_history = true}};
+  if (kind == "din") {
+    spec.attention = {4, 3};
+    spec.head = {4, 3};
+    spec.dice = "moving";
+  }
+  Result<nn::Graph> graph = models::build_model(spec);
+  CHECK(graph.ok()) << graph.status().message();
+  return std::move(graph).value();
+}
+
+wire::Optimizer optimizer_of(wire::Optimizer::Kind kind, float rate) {
+  wire::Optimizer optimizer;
+  optimizer.set_kind(kind);
+  optimizer.set_rate(rate);
+  optimizer.set_beta1(0.9f);
+  optimizer.set_beta2(0.999f);
+  optimizer.set_epsilon(1e-8f);
+  return optimizer;
+}
 
 struct Cluster::SimClock final : Clock {
   explicit SimClock(const net::SimNetwork& n) : network(n) {}

@@ -54,6 +54,12 @@ struct Scenario {
 // The number of times that each key of each table occurs in all streams.
 using Counts = std::map<std::pair<std::uint32_t, std::uint64_t>, std::uint64_t>;
 
+// The model that counts ("counting"), or a small "din"; and an optimizer for it.
+nn::Graph graph_of(const std::string& kind);
+wire::Optimizer optimizer_of(wire::Optimizer::Kind kind, float rate);
+
+inline Duration milliseconds(double ms) { return from_seconds(ms / 1000); }
+
 // One scheduler, lanes and workers on a simulated network, their files in memory, in one thread.
 class Cluster {
  public:

@@ -7,7 +7,6 @@
 
 #include "checkpoint/generation.h"
 #include "common/rng.h"
-#include "models/model.h"
 #include "tests/sim/deaths/cluster.h"
 
 namespace meander::sim {
@@ -21,31 +20,6 @@ constexpr std::uint64_t kSeeds = 60;
 #else
 constexpr std::uint64_t kSeeds = 400;
 #endif
-
-nn::Graph graph_of(const std::string& kind) {
-  models::ModelSpec spec;
-  spec.kind = kind;
-  spec.slots = {{.name = "item", .table = 0, .width = 1, .in_history = true},
-                {.name = "category", .table = 1, .width = 2, .in_history = true}};
-  if (kind == "din") {
-    spec.attention = {4, 3};
-    spec.head = {4, 3};
-    spec.dice = "moving";
-  }
-  return models::build_model(spec).value();
-}
-
-wire::Optimizer optimizer_of(wire::Optimizer::Kind kind, float rate) {
-  wire::Optimizer optimizer;
-  optimizer.set_kind(kind);
-  optimizer.set_rate(rate);
-  optimizer.set_beta1(0.9f);
-  optimizer.set_beta2(0.999f);
-  optimizer.set_epsilon(1e-8f);
-  return optimizer;
-}
-
-Duration milliseconds(double ms) { return from_seconds(ms / 1000); }
 
 Scenario draw(std::uint64_t seed) {
   Rng rng(hash64(seed, 77));

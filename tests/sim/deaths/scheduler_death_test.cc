@@ -8,7 +8,6 @@
 
 #include "checkpoint/generation.h"
 #include "common/rng.h"
-#include "models/model.h"
 #include "tests/sim/deaths/cluster.h"
 
 namespace meander::sim {
@@ -22,33 +21,6 @@ constexpr std::uint64_t kSeeds = 80;
 #else
 constexpr std::uint64_t kSeeds = 600;
 #endif
-
-nn::Graph graph_of(const std::string& kind) {
-  models::ModelSpec spec;
-  spec.kind = kind;
-  spec.slots = {{.name = "item", .table = 0, .width = 1, .in_history = true},
-                {.name = "category", .table = 1, .width = 2, .in_history = true}};
-  if (kind == "din") {
-    spec.attention = {4, 3};
-    spec.head = {4, 3};
-    spec.dice = "moving";
-  }
-  Result<nn::Graph> graph = models::build_model(spec);
-  CHECK(graph.ok()) << graph.status().message();
-  return std::move(graph).value();
-}
-
-wire::Optimizer optimizer_of(wire::Optimizer::Kind kind, float rate) {
-  wire::Optimizer optimizer;
-  optimizer.set_kind(kind);
-  optimizer.set_rate(rate);
-  optimizer.set_beta1(0.9f);
-  optimizer.set_beta2(0.999f);
-  optimizer.set_epsilon(1e-8f);
-  return optimizer;
-}
-
-Duration milliseconds(double ms) { return from_seconds(ms / 1000); }
 
 // One to four deaths of the scheduler, at moments that may lie in the one's start that is next.
 Scenario draw(std::uint64_t seed) {
