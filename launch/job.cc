@@ -103,6 +103,14 @@ void check_model(Checker& check, const job::Model& model) {
   check_word(check, "model.dice", model.dice(), {"batch", "moving"});
   check_word(check, "model.auxiliary_mean", model.auxiliary_mean(), {"padded", "real"});
   check.range("model.auxiliary_weight", model.auxiliary_weight(), 0.0f, 1e6f);
+  check_word(check, "model.evolution", model.evolution(), {"augru", "aigru", "agru"});
+  check_word(check, "model.cell", model.cell(), {"gru", "lstm"});
+  check_word(check, "model.loss", model.loss(), {"bce", "softmax", "sampled"});
+  check.range("model.dropout", model.dropout(), 0.0f, 0.99f);
+  check.range("model.blocks", model.blocks(), 1u, 64u);
+  check.range("model.heads", model.heads(), 1u, 64u);
+  check_word(check, "model.decay", model.decay(), {"fixed", "learned", "user", "category"});
+  check.range("model.half_life_h", model.half_life_h(), 1e-3f, 1e6f);
 }
 
 void check_schedule(Checker& check, const std::string& path, const job::Optimizer& optimizer) {

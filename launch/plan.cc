@@ -87,6 +87,15 @@ models::ModelSpec model_spec(const job::Model& model, const data::PreparedLog& l
   spec.dice = model.dice();
   spec.auxiliary_weight = model.auxiliary_weight();
   spec.auxiliary_mean = model.auxiliary_mean();
+  spec.evolution = model.evolution();
+  spec.cell = model.cell();
+  spec.loss = model.loss();
+  spec.dropout = model.dropout();
+  spec.blocks = to_int(model.blocks());
+  spec.heads = to_int(model.heads());
+  spec.positions = to_int(job.spec.data().history());
+  spec.decay = model.decay();
+  spec.half_life_h = model.half_life_h();
   return spec;
 }
 

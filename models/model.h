@@ -25,6 +25,19 @@ struct ModelSpec {
   std::string dice = "batch";
   float auxiliary_weight = 1.0f;          // 0: no auxiliary loss
   std::string auxiliary_mean = "padded";  // divide by B*(T-1), or by "real" positions
+  std::string evolution = "augru";        // of DIEN: augru, aigru, agru
+  std::string cell = "gru";               // of the recurrent models of the next item: gru, lstm
+  // Of the models of the next item: bce (one negative a position), softmax (over every item),
+  // sampled (over items drawn for the batch).
+  std::string loss = "softmax";
+  float dropout = 0;            // share of values set to 0 in training
+  std::int32_t blocks = 2;      // of a transformer encoder
+  std::int32_t heads = 1;       // of its attention; divides the width
+  std::int32_t positions = 50;  // behaviours of the longest history
+  // How an interest decays: u = sum of exp(-rate * age) * behaviour. The rate is fixed, learned, or
+  // learned for each user or category.
+  std::string decay = "fixed";
+  float half_life_h = 72;  // of the fixed rate, and where learned ones start
 };
 
 // The names of all models, sorted.

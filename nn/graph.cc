@@ -65,6 +65,20 @@ ParamId Graph::param(std::string name, std::int32_t rows, std::int32_t cols, Ini
   return static_cast<ParamId>(params_.size() - 1);
 }
 
+void Graph::use_catalogue(std::int32_t table, bool training, CatalogueUse use) {
+  CHECK(!finished_);
+  std::vector<CatalogueUse>& all = catalogues_[training];
+  if (static_cast<std::size_t>(table) >= all.size()) all.resize(table + 1);
+  CHECK(all[table] == CatalogueUse::kNone || all[table] == use)
+      << "table " << table << " is asked for two kinds of catalogue";
+  all[table] = use;
+}
+
+Graph::CatalogueUse Graph::catalogue(std::int32_t table, bool training) const {
+  const std::vector<CatalogueUse>& all = catalogues_[training];
+  return static_cast<std::size_t>(table) < all.size() ? all[table] : CatalogueUse::kNone;
+}
+
 void Graph::add(std::unique_ptr<Op> op) {
   CHECK(!finished_) << op->name();
   const bool at_batch = op->scope() == Scope::kBatch;

@@ -37,6 +37,9 @@ class Graph {
   Scope scope() const { return ops_.empty() ? Scope::kPart : ops_.back()->scope(); }
   // Declares the result: kSample logits of width 1; the score is sigmoid(logit).
   void set_logits(TensorId logits) { logits_ = logits; }
+  // Declares, beside the logits, where the first candidate of each history stands among the
+  // catalogue: kGroup of width 1, 0 for the best. At inference only.
+  void set_ranks(TensorId ranks) { ranks_ = ranks; }
 
   const std::vector<SlotSpec>& slots() const { return slots_; }
   std::int32_t numeric_features() const { return numeric_features_; }
@@ -48,6 +51,7 @@ class Graph {
   const std::vector<ParamSpec>& params() const { return params_; }
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
   TensorId logits() const { return logits_; }
+  TensorId ranks() const { return ranks_; }  // kNoTensor: none
   // Floats of the dense vector. Statistics come last, from dense_trained() on.
   std::size_t dense_size() const;
   std::size_t dense_trained() const;
@@ -58,6 +62,13 @@ class Graph {
   // Does a forward pass read auxiliary negatives (Source::kNegative) in training?
   bool needs_negatives() const { return needs_negatives_; }
   void set_needs_negatives() { needs_negatives_ = true; }
+  // What else the ops read, said by those that do: ages of behaviours, and a table's catalogue, in
+  // training and at inference: every item, or (in training) those drawn for the batch.
+  bool needs_age() const { return needs_age_; }
+  void set_needs_age() { needs_age_ = true; }
+  enum class CatalogueUse { kNone, kDrawn, kAll };
+  CatalogueUse catalogue(std::int32_t table, bool training) const;
+  void use_catalogue(std::int32_t table, bool training, CatalogueUse use);
 
  private:
   std::vector<SlotSpec> slots_;
@@ -66,7 +77,9 @@ class Graph {
   std::vector<ParamSpec> params_;
   std::vector<std::unique_ptr<Op>> ops_;
   TensorId logits_ = kNoTensor;
-  bool needs_negatives_ = false;
+  TensorId ranks_ = kNoTensor;
+  bool needs_negatives_ = false, needs_age_ = false;
+  std::vector<CatalogueUse> catalogues_[2];  // [training], by table
   bool finished_ = false;
 };
 
@@ -75,6 +88,8 @@ struct StepInput {
   std::span<const PartInput> parts;
   std::span<const ConstMatrix> tables;  // by table: (keys of the batch, width)
   std::span<const float> dense;         // (dense_size)
+  std::span<const Catalogue> catalogues = {};  // by table; may be empty
+  std::uint64_t seed = 0;               // of this step, for OpContext::seed
 };
 
 // One step's result. The caller owns the memory; train() overwrites it.
@@ -95,8 +110,10 @@ class Session {
   ~Session();
   // Forward, losses and backward. Parts run in parallel; their gradients are added in part order.
   void train(const StepInput& input, Executor& executor, StepOutput& output);
-  // Forward only; fills `logits` (samples).
-  void infer(const StepInput& input, Executor& executor, std::span<float> logits);
+  // Forward only; fills `logits` (samples) and, where the graph has ranks, `ranks` (groups; may be
+  // empty), part after part.
+  void infer(const StepInput& input, Executor& executor, std::span<float> logits,
+             std::span<float> ranks = {});
 
   // What the last step left: a tensor's rows in one part (a tensor of batch-scope ops: all rows,
   // and `part` is ignored), and after train() its gradient. Valid until the next step.

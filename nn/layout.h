@@ -23,7 +23,7 @@ enum class Rows {
 struct Layout {
   std::int32_t groups = 0;
   std::int32_t candidates = 1;
-  std::span<const std::int32_t> lengths;      // (G) not rising, >= 1
+  std::span<const std::int32_t> lengths;      // (G) not rising; >= 1, or 0 for all: no histories
   std::span<const std::int32_t> step_rows;    // (T)
   std::span<const std::int32_t> step_offset;  // (T)
   std::int32_t history_rows = 0;              // N
@@ -52,6 +52,15 @@ struct Layout {
 // Where a key column of the input belongs (data/batch.h, Part).
 enum class Source { kTarget, kHistory, kNegative };
 
+// Rows of a table that all samples of a step are compared with: every item of the log, or some that
+// were drawn for the batch.
+struct Catalogue {
+  std::span<const std::uint32_t> rows;  // (C) of the step's table; every item: in order of its id
+  // Drawn: (C) the logarithm of how often the item was to be expected among them. Empty: every item.
+  std::span<const float> log_expected;
+  bool empty() const { return rows.empty(); }
+};
+
 // One part's input, borrowed from a data::Part. Key columns index the rows of the step's tables.
 struct PartInput {
   Layout layout;
@@ -60,6 +69,10 @@ struct PartInput {
   std::span<const float> negative_valid;  // (N)
   std::span<const float> label;           // (S)
   std::span<const float> numeric;         // (S, F)
+  std::span<const float> age;             // (N) hours from a behaviour to its target, if asked for
+  // What a rank leaves out: places in the catalogue that group g has had already, in
+  // seen[seen_begin[g] ... seen_begin[g + 1]). Empty in training.
+  std::span<const std::uint32_t> seen, seen_begin;
 };
 
 }  // namespace meander::nn

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/executor.h"
 #include "nn/layout.h"
 #include "nn/matrix.h"
 
@@ -48,8 +49,9 @@ struct TensorSpec {
   bool has_grad = true;
 };
 
-// kPart: works one part alone, on any thread. kBatch: sees the kSample rows of all parts at once
-// (a mean over the batch); every op after one of these is at batch scope too.
+// kPart: works one part alone, on any thread. kBatch: sees the kSample and kGroup rows of all parts
+// at once (a mean over the batch, a graph of all rows); every op after one of these is at batch
+// scope too.
 enum class Scope { kPart, kBatch };
 
 // What forward() and backward() work on. Everything is preallocated.
@@ -69,6 +71,13 @@ struct OpContext {
   // Embedding tables of this step: rows (keys, width) and their gradients (add), by table.
   std::span<const ConstMatrix> tables;
   std::span<const Matrix> dtables;
+  std::span<const Catalogue> catalogues;  // by table; empty where the graph asked for none
+  // Differs from step to step and from part to part, for draws (dropout) that do not depend on
+  // threads: value i of an op is drawn from hash64(seed, the op's own number, i).
+  std::uint64_t seed = 0;
+  // At batch scope alone: all parts' inputs, in order, and who runs tasks beside each other.
+  std::span<const PartInput> parts;
+  Executor* executor = nullptr;
 
   Matrix value(TensorId t) const { return values[t]; }
   Matrix grad(TensorId t) const { return grads[t]; }

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "common/check.h"
+#include "common/rng.h"
 #include "nn/graph.h"
 #include "nn/ops/click.h"
 #include "nn/simd/kernels.h"
@@ -155,6 +156,7 @@ struct Session::Memory {
   void run_part_forward(std::size_t part);
   void begin_sums();
   void run_part_backward(std::size_t part);
+  OpContext batch_context(std::size_t op, Executor& executor) const;
   OpContext context_of(const Workspace& space, std::size_t op) const;
   void sum_task(std::size_t task) const;
 };
@@ -166,6 +168,7 @@ Session::Memory::Memory(const Graph& g, Precision precision)
   while (part_ops < ops.size() && ops[part_ops]->scope() == Scope::kPart) ++part_ops;
   in_batch.assign(g.tensor_specs().size(), 0);
   in_batch[g.logits()] = 1;
+  if (g.ranks() != kNoTensor) in_batch[g.ranks()] = 1;
   for (std::size_t op = part_ops; op < ops.size(); ++op) {
     for (TensorId id : ops[op]->inputs()) in_batch[id] = 1;
     for (TensorId id : ops[op]->outputs()) in_batch[id] = 1;
@@ -210,6 +213,10 @@ void Session::Memory::bind_inputs() {
   labels.clear();
   batch.context.layout = &batch.layout;
   batch.context.input = nullptr;
+  batch.context.tables = input->tables;
+  batch.context.catalogues = input->catalogues;
+  batch.context.parts = input->parts;
+  batch.context.seed = hash64(input->seed, input->parts.size());
   for (std::size_t p = 0; p < input->parts.size(); ++p) {
     const PartInput& part = input->parts[p];
     Layout& layout = parts[p]->layout;
@@ -222,6 +229,8 @@ void Session::Memory::bind_inputs() {
     context.input = &part;
     context.tables = input->tables;
     context.dtables = parts[p]->dtables;
+    context.catalogues = input->catalogues;
+    context.seed = hash64(input->seed, p);
     context.labels = training ? part.label : std::span<const float>();
     if (training) {
       CHECK_EQ(part.label.size(), static_cast<std::size_t>(part.layout.samples()));
@@ -316,6 +325,12 @@ OpContext Session::Memory::context_of(const Workspace& space, std::size_t op) co
   return context;
 }
 
+OpContext Session::Memory::batch_context(std::size_t op, Executor& executor) const {
+  OpContext context = context_of(batch, op);
+  context.executor = &executor;
+  return context;
+}
+
 void Session::Memory::run_part_forward(std::size_t p) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
@@ -335,14 +350,16 @@ void Session::Memory::forward(Executor& executor) {
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_forward(p); });
   PrecisionScope scope(precision());
   for (std::size_t op = part_ops; op < graph.ops().size(); ++op) {
-    graph.ops()[op]->forward(context_of(batch, op));
+    graph.ops()[op]->forward(batch_context(op, executor));
   }
 }
 
-// The first part adds to the sums themselves: to what the ops at batch scope left, and to no rows.
+// The first part, like the ops at batch scope before it, adds to the sums themselves.
 void Session::Memory::begin_sums() {
   Workspace& space = *parts[0];
-  space.context.dparams = output->ddense.data();
+  zero(output->ddense.data(), output->ddense.size());
+  batch.context.dparams = space.context.dparams = output->ddense.data();
+  batch.context.dtables = output->dtables;
   for (std::size_t t = 0; t < input->tables.size(); ++t) {
     const Matrix& sum = output->dtables[t];
     CHECK_EQ(sum.rows, input->tables[t].rows);
@@ -358,7 +375,6 @@ void Session::Memory::run_part_backward(std::size_t p) {
   PrecisionScope scope(precision());
   Workspace& space = *parts[p];
   zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
-  if (p == 0) begin_sums();
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = part_ops; op-- > 0;) graph.ops()[op]->backward(context_of(space, op));
 }
@@ -368,10 +384,9 @@ void Session::Memory::backward(Executor& executor, const StepOutput& step_output
   PrecisionScope scope(precision());
   output = &step_output;
   zero(batch.arena.at(batch.zeroed_begin), batch.zeroed_end - batch.zeroed_begin);
-  zero(output->ddense.data(), output->ddense.size());
-  batch.context.dparams = output->ddense.data();
+  begin_sums();
   for (std::size_t op = graph.ops().size(); op-- > part_ops;) {
-    graph.ops()[op]->backward(context_of(batch, op));
+    graph.ops()[op]->backward(batch_context(op, executor));
   }
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_backward(p); });
 }
@@ -431,12 +446,17 @@ void Session::train(const StepInput& input, Executor& executor, StepOutput& outp
   output.cross_entropy = binary_cross_entropy(m.logits(), m.labels);
 }
 
-void Session::infer(const StepInput& input, Executor& executor, std::span<float> logits) {
+void Session::infer(const StepInput& input, Executor& executor, std::span<float> logits,
+                    std::span<float> ranks) {
   Memory& m = *memory_;
   m.begin(input, false);
   m.forward(executor);
   CHECK_EQ(logits.size(), m.logits().size());
   std::ranges::copy(m.logits(), logits.begin());
+  if (ranks.empty()) return;
+  const Matrix& all = m.batch.values[m.graph.ranks()];
+  CHECK_EQ(ranks.size(), static_cast<std::size_t>(all.rows));
+  std::copy_n(all.data, all.rows, ranks.begin());
 }
 
 ConstMatrix Session::value(TensorId id, std::size_t part) const {
