@@ -253,6 +253,10 @@ void Accumulator::merge(const Accumulator& other) {
   loss_sum += other.loss_sum;
   head.merge(other.head);
   tail.merge(other.tail);
+  for (std::size_t i = 0; i < kCurve; ++i) {
+    curve[i].targets += other.curve[i].targets;
+    curve[i].group_auc += other.curve[i].group_auc;
+  }
   ranks.merge(other.ranks);
   for (std::size_t s = 0; s < kSegments; ++s) {
     segments[s].scores.merge(other.segments[s].scores);
@@ -265,6 +269,7 @@ void Accumulator::clear() {
   loss_sum = 0;
   head.clear();
   tail.clear();
+  curve = {};
   ranks = {};
   for (Part& part : segments) {
     part.scores.clear();
@@ -272,8 +277,10 @@ void Accumulator::clear() {
   }
 }
 
-// samples, batches, loss sum (f64), then head and tail with their lengths before them; then, where
-// there are targets with ranks, those of all and of each segment, with the segment's scores.
+// samples, batches, loss sum (f64), then head and tail with their lengths before them; the points of
+// the curve that are not empty, their number before them; then, where there are targets with ranks,
+// those of all and of each segment, with the segment's scores. What was written before there were
+// curves ends with the tail.
 Buffer Accumulator::encode() const {
   Writer out;
   out.integer(samples);
@@ -281,6 +288,14 @@ Buffer Accumulator::encode() const {
   out.real(loss_sum);
   out.block(head.encode());
   out.block(tail.encode());
+  out.integer(static_cast<std::uint64_t>(
+      std::ranges::count_if(curve, [](const Point& point) { return point.targets > 0; })));
+  for (std::size_t i = 0; i < kCurve; ++i) {
+    if (curve[i].targets == 0) continue;
+    out.integer(i);
+    out.integer(curve[i].targets);
+    out.real(curve[i].group_auc);
+  }
   if (ranks.targets() == 0) return out.finish();
   out.ranks(ranks);
   for (const Part& part : segments) {
@@ -310,7 +325,15 @@ Result<Accumulator> Accumulator::decode(const Buffer& bytes) {
   sums.batches = in.integer(kCountMax);
   sums.loss_sum = in.real();
   const Buffer head = in.block(), tail = in.block();
-  if (!in.at_end()) RETURN_IF_ERROR(decode_ranks(in, sums));
+  if (!in.at_end()) {
+    const std::uint64_t points = in.integer(kCurve);
+    for (std::uint64_t i = 0; i < points && in.ok(); ++i) {
+      Point& point = sums.curve[in.integer(kCurve - 1)];
+      point.targets = in.integer(kCountMax);
+      point.group_auc = in.real();
+    }
+  }
+  if (in.ok() && !in.at_end()) RETURN_IF_ERROR(decode_ranks(in, sums));
   if (!in.at_end()) return corrupt("metrics: wrong length");
   ASSIGN_OR_RETURN(sums.head, ScoreSums::decode(head));
   ASSIGN_OR_RETURN(sums.tail, ScoreSums::decode(tail));

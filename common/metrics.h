@@ -66,6 +66,14 @@ struct Accumulator {
   std::uint64_t batches = 0;
   double loss_sum = 0;  // of the batches' losses
   ScoreSums head, tail;
+  // Of the pass in equal pieces: the mean share of a target's negatives that scored below it, equal
+  // ones by half. Where each target has one negative, their mean is about the AUC.
+  static constexpr std::size_t kCurve = 100;
+  struct Point {
+    std::uint64_t targets = 0;
+    double group_auc = 0;  // sum
+  };
+  std::array<Point, kCurve> curve{};
   RankSums ranks;  // of held-out targets; those of the segments and their scores, too
   struct Part {
     ScoreSums scores;

@@ -101,6 +101,19 @@ std::string held_out_text(const Plan& plan, const Outcome& outcome) {
 
 }  // namespace
 
+namespace {
+
+// Group AUC of the pass, piece by piece; null for those that nothing was trained in.
+boost::json::array curve_of(const Accumulator& training) {
+  boost::json::array curve;
+  for (const Accumulator::Point& point : training.curve) {
+    curve.push_back(json_number(point.group_auc / static_cast<double>(point.targets)));
+  }
+  return curve;
+}
+
+}  // namespace
+
 void report_training(Context& context, const Plan& plan, const Outcome& outcome) {
   const Accumulator& training = outcome.training;
   const std::uint64_t own = outcome.samples - std::min(outcome.samples, outcome.samples_before);
@@ -120,6 +133,7 @@ void report_training(Context& context, const Plan& plan, const Outcome& outcome)
                     {"training_auc", json_number(outcome.last.auc)},
                     {"progressive_auc", json_number(tail_auc)},
                     {"progressive_logloss", json_number(tail_loss)},
+                    {"progressive_gauc_curve", curve_of(training)},
                     {"checkpoint", outcome.generation_dir},
                     {"digest", outcome.manifest.digest()},
                     {"generation", outcome.manifest.generation()},

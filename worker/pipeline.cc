@@ -386,6 +386,7 @@ void Pipeline::finish_steps(Run& run) {
         add_ranks(step, sums);
       } else {
         sums.loss_sum += step.loss;
+        add_curve(step, sums);
       }
     }
     run.progress = step.batch.progress;

@@ -128,6 +128,22 @@ void add_ranks(const Step& step, Accumulator& sums) {
   }
 }
 
+void add_curve(const Step& step, Accumulator& sums) {
+  const float* logits = step.logits.get().data();
+  constexpr auto kLast = Accumulator::kCurve - 1;
+  const auto at = static_cast<std::size_t>(step.batch.progress * Accumulator::kCurve);
+  Accumulator::Point& point = sums.curve[std::min(at, kLast)];
+  for (const data::Part& part : step.batch.parts) {
+    const auto k = static_cast<std::size_t>(part.candidates);
+    if (k < 2) return;
+    for (std::int32_t g = 0; g < part.groups; ++g, logits += k) {
+      const Place place = place_of({logits, k});
+      ++point.targets;
+      point.group_auc += 1 - place.above / place.negatives;
+    }
+  }
+}
+
 Trainer::Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm,
                  Collective* collective, nn::Precision precision)
     : graph_(graph),

@@ -165,7 +165,9 @@ TEST(Accumulator, DecodesWhatWasEncodedAndMerges) {
 
 TEST(Accumulator, EveryTruncationIsCorrupt) {
   const Buffer bytes = accumulator().encode();
-  for (std::size_t size = 0; size < bytes.size(); ++size) {
+  // One byte short, the empty curve is missing: as it was written before there were curves.
+  EXPECT_TRUE(Accumulator::decode(bytes.slice(0, bytes.size() - 1)).ok());
+  for (std::size_t size = 0; size + 1 < bytes.size(); ++size) {
     EXPECT_EQ(Accumulator::decode(bytes.slice(0, size)).status().code(), Code::kCorrupt) << size;
   }
   std::string longer(reinterpret_cast<const char*>(bytes.data()), bytes.size());

@@ -56,6 +56,7 @@ TEST(RankSums, SurviveTheWireWithinAnAccumulatorAndMerge) {
   one.head.add(0.5f, true);
   one.ranks.add(3, 1);
   one.ranks.add_group_auc(0.75);
+  one.curve[99] = {4, 2.5};
   auto& cold = one.segments[static_cast<std::size_t>(Segment::kCold)];
   cold.ranks.add(3, 1);
   cold.scores.add(-1.0f, false);
@@ -67,6 +68,9 @@ TEST(RankSums, SurviveTheWireWithinAnAccumulatorAndMerge) {
   EXPECT_DOUBLE_EQ(copy.value().ranks.hit_rate(1), 0.5);
   EXPECT_DOUBLE_EQ(copy.value().ranks.group_auc(), 0.75);
   EXPECT_EQ(copy.value().segments[0].scores.samples(), 1u);
+  EXPECT_EQ(copy.value().curve[99].targets, 4u);
+  EXPECT_EQ(copy.value().curve[99].group_auc, 2.5);
+  EXPECT_EQ(copy.value().curve[0].targets, 0u);
   const Buffer whole = one.encode();
   for (std::size_t size = 0; size < whole.size(); ++size) {
     const Result<Accumulator> cut = Accumulator::decode(whole.slice(0, size));
