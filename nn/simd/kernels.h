@@ -12,6 +12,13 @@ namespace mixed {
 struct Products;
 }
 
+// Which values of an op a step drops: a share `rate` of them (0: none), and the others count
+// 1 / (1 - rate) times. Value i's draw is a pure function of (stream, i).
+struct Drop {
+  std::uint64_t stream = 0;
+  float rate = 0;
+};
+
 // Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4), with products in
 // float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs;
 // MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one. Matrices are row-major float32,
@@ -57,6 +64,9 @@ struct Kernels {
   void (*axpy)(float a, const float* x, float* y, std::size_t n);
   // dy[i] *= y[i] * (1 - y[i]): back through y = sigmoid.
   void (*sigmoid_backward)(const float* y, float* dy, std::size_t n);
+  // y[i] = x[i] or y[i] += x[i], value first + i of those that may be dropped; y may be x.
+  void (*dropout)(Drop drop, std::uint32_t first, const float* x, float* y, std::size_t n);
+  void (*dropout_add)(Drop drop, std::uint32_t first, const float* x, float* y, std::size_t n);
 
   // ---- an output unit on a sigmoid layer y (M, N): out = y . w + bias
   void (*row_dot)(const float* y, std::int32_t ldy, const float* w, float bias, float* out,

@@ -176,6 +176,7 @@ class OpHarness {
   Layout layout;
   Graph graph;
   std::vector<float> dense, ddense;
+  std::uint64_t seed = 0;    // of the step
   std::vector<float> valid;  // of auxiliary negatives, by kHistory row
 
  private:
@@ -198,6 +199,7 @@ class OpHarness {
     context.loss = &loss_;
     context.values = views_;
     context.grads = dviews_;
+    context.seed = seed;
     return context;
   }
 
