@@ -49,4 +49,13 @@ std::string onnx_repeat_history(GraphWriter& writer, const std::string& history)
   return writer.node("Reshape", {repeated, shape});
 }
 
+std::string onnx_layer_norm(GraphWriter& writer, const std::string& x, ParamId gamma, ParamId beta,
+                            float epsilon) {
+  const std::string flat = writer.constant_int({1}, {-1});
+  return writer.node("LayerNormalization",
+                     {x, writer.node("Reshape", {writer.param(gamma), flat}),
+                      writer.node("Reshape", {writer.param(beta), flat})},
+                     {{"axis", std::int64_t{-1}}, {"epsilon", epsilon}});
+}
+
 }  // namespace meander::nn
