@@ -102,6 +102,7 @@ class OpHarness {
     }
     part_.layout = layout;
     part_.negative_valid = valid;
+    part_.age = age;
     memory_.assign(graph.ops().size(), {});
     loss_ = 0;
     for (std::size_t op = 0; op < graph.ops().size(); ++op) {
@@ -177,6 +178,7 @@ class OpHarness {
   Graph graph;
   std::vector<float> dense, ddense;
   std::vector<float> valid;  // of auxiliary negatives, by kHistory row
+  std::vector<float> age;    // of behaviours, by kHistory row; empty: no op reads it
 
  private:
   static constexpr float kUnset = std::numeric_limits<float>::quiet_NaN();
