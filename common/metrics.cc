@@ -42,6 +42,10 @@ class Writer {
     integer(b.size());
     bytes_.append(reinterpret_cast<const char*>(b.data()), b.size());
   }
+  void ranks(const RankSums& sums) {
+    const auto encoded = sums.encode();
+    bytes_.append(encoded.data(), encoded.size());
+  }
   Buffer finish() const { return Buffer::copy_of(bytes_.data(), bytes_.size()); }
 
  private:
@@ -79,6 +83,11 @@ class Reader {
     if (!ok_) return {};
     at_ += size;
     return bytes_.slice(at_ - size, size);
+  }
+  Result<RankSums> ranks() {
+    const std::size_t size = std::min(RankSums::kBytes, bytes_.size() - at_);
+    at_ += size;
+    return RankSums::decode(reinterpret_cast<const char*>(bytes_.data()) + at_ - size, size);
   }
   bool ok() const { return ok_; }
   bool at_end() const { return ok_ && at_ == bytes_.size(); }
@@ -161,6 +170,28 @@ double ScoreSums::f1() const {
   return both == 0 ? 0.0 : 2.0 * static_cast<double>(hits) / static_cast<double>(both);
 }
 
+double ScoreSums::precision() const {
+  const std::uint64_t hits = sum_from(positive_, kZeroBin);
+  const std::uint64_t said_positive = hits + sum_from(negative_, kZeroBin);
+  return said_positive == 0 ? kNaN
+                            : static_cast<double>(hits) / static_cast<double>(said_positive);
+}
+
+double ScoreSums::recall() const {
+  if (positives_ == 0) return kNaN;
+  return static_cast<double>(sum_from(positive_, kZeroBin)) / static_cast<double>(positives_);
+}
+
+double ScoreSums::calibration() const {
+  if (positives_ == 0) return kNaN;
+  double predicted = 0;
+  for (int b = 0; b < kBins; ++b) {
+    const double logit = (b - kZeroBin + 0.5) / kBinsPerLogit;
+    predicted += static_cast<double>(positive_[b] + negative_[b]) / (1 + std::exp(-logit));
+  }
+  return predicted / static_cast<double>(positives_);
+}
+
 // loss sum (f64), number of entries, then for each bin in use: its distance from the one before
 // (the first: from -1), positives, negatives.
 Buffer ScoreSums::encode() const {
@@ -204,12 +235,29 @@ Result<ScoreSums> ScoreSums::decode(const Buffer& bytes) {
   return sums;
 }
 
+const char* segment_name(Segment segment) {
+  constexpr std::array<const char*, kSegments> kNames = {
+      "cold", "warm", "history_0_4", "history_5_19", "history_20_49", "history_50_up"};
+  return kNames[static_cast<std::size_t>(segment)];
+}
+
+Segment segment_of_history(std::uint32_t length) {
+  if (length < 5) return Segment::kUpTo4;
+  if (length < 20) return Segment::kUpTo19;
+  return length < 50 ? Segment::kUpTo49 : Segment::kFrom50;
+}
+
 void Accumulator::merge(const Accumulator& other) {
   samples += other.samples;
   batches += other.batches;
   loss_sum += other.loss_sum;
   head.merge(other.head);
   tail.merge(other.tail);
+  ranks.merge(other.ranks);
+  for (std::size_t s = 0; s < kSegments; ++s) {
+    segments[s].scores.merge(other.segments[s].scores);
+    segments[s].ranks.merge(other.segments[s].ranks);
+  }
 }
 
 void Accumulator::clear() {
@@ -217,9 +265,15 @@ void Accumulator::clear() {
   loss_sum = 0;
   head.clear();
   tail.clear();
+  ranks = {};
+  for (Part& part : segments) {
+    part.scores.clear();
+    part.ranks = {};
+  }
 }
 
-// samples, batches, loss sum (f64), then head and tail with their lengths before them.
+// samples, batches, loss sum (f64), then head and tail with their lengths before them; then, where
+// there are targets with ranks, those of all and of each segment, with the segment's scores.
 Buffer Accumulator::encode() const {
   Writer out;
   out.integer(samples);
@@ -227,8 +281,27 @@ Buffer Accumulator::encode() const {
   out.real(loss_sum);
   out.block(head.encode());
   out.block(tail.encode());
+  if (ranks.targets() == 0) return out.finish();
+  out.ranks(ranks);
+  for (const Part& part : segments) {
+    out.ranks(part.ranks);
+    out.block(part.scores.encode());
+  }
   return out.finish();
 }
+
+namespace {
+
+Status decode_ranks(Reader& in, Accumulator& sums) {
+  ASSIGN_OR_RETURN(sums.ranks, in.ranks());
+  for (Accumulator::Part& part : sums.segments) {
+    ASSIGN_OR_RETURN(part.ranks, in.ranks());
+    ASSIGN_OR_RETURN(part.scores, ScoreSums::decode(in.block()));
+  }
+  return {};
+}
+
+}  // namespace
 
 Result<Accumulator> Accumulator::decode(const Buffer& bytes) {
   Accumulator sums;
@@ -237,6 +310,7 @@ Result<Accumulator> Accumulator::decode(const Buffer& bytes) {
   sums.batches = in.integer(kCountMax);
   sums.loss_sum = in.real();
   const Buffer head = in.block(), tail = in.block();
+  if (!in.at_end()) RETURN_IF_ERROR(decode_ranks(in, sums));
   if (!in.at_end()) return corrupt("metrics: wrong length");
   ASSIGN_OR_RETURN(sums.head, ScoreSums::decode(head));
   ASSIGN_OR_RETURN(sums.tail, ScoreSums::decode(tail));

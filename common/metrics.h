@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "common/buffer.h"
+#include "common/ranking.h"
 #include "common/status.h"
 
 namespace meander {
@@ -30,6 +32,11 @@ class ScoreSums {
   double auc() const;       // NaN while one class is missing
   double log_loss() const;  // mean, natural logarithm
   double accuracy() const;  // at 0.5; NaN without samples
+  double precision() const;  // at 0.5; NaN while nothing is said to be positive
+  double recall() const;     // at 0.5; NaN without positives
+  // Mean predicted probability over the share of positives: 1 when calibrated. By the middles of
+  // the bins; NaN without positives.
+  double calibration() const;
   double f1() const;        // at 0.5; 0 when nothing is and nothing is said to be positive
 
   // Grows with the bins in use: some 4 bytes for each.
@@ -44,6 +51,13 @@ class ScoreSums {
   double log_loss_sum_ = 0;
 };
 
+// Targets that are alike, scored apart.
+enum class Segment { kCold, kWarm, kUpTo4, kUpTo19, kUpTo49, kFrom50 };
+constexpr std::size_t kSegments = 6;
+// "cold": the target's item is not in the training part; "warm"; "history_0_4" and so on.
+const char* segment_name(Segment segment);
+Segment segment_of_history(std::uint32_t length);
+
 // What a worker reports: scores of the part of the pass before kTailFrom, and of the last fifth
 // (the progressive figures: each sample is scored before it is learned from).
 struct Accumulator {
@@ -52,6 +66,12 @@ struct Accumulator {
   std::uint64_t batches = 0;
   double loss_sum = 0;  // of the batches' losses
   ScoreSums head, tail;
+  RankSums ranks;  // of held-out targets; those of the segments and their scores, too
+  struct Part {
+    ScoreSums scores;
+    RankSums ranks;
+  };
+  std::array<Part, kSegments> segments;
 
   void merge(const Accumulator& other);
   void clear();

@@ -32,6 +32,21 @@ struct Part {
   std::vector<float> negative_valid;                 // (N) 1 where `negative` holds a draw, else 0
   std::vector<float> label;                          // (S) 1 for the target, 0 for a negative
   std::vector<float> numeric;                        // (S, F) normalised numbers of the event
+  std::vector<float> age;  // (N) hours from an event to the target, if asked for
+
+  // Of held-out targets, for their metrics.
+  std::vector<std::uint32_t> user_targets;  // (G) targets that the group's user has in all
+  std::vector<std::uint8_t> is_cold;        // (G) 1: the target's item is not in the training part
+  // What a rank leaves out, if asked for: places in the catalogue of items that group g's user has
+  // had before, seen[seen_begin[g]] ... seen[seen_begin[g + 1] - 1].
+  std::vector<std::uint32_t> seen, seen_begin;
+};
+
+// Keys that all samples of a batch are compared with; empty where none were asked for.
+struct Catalogue {
+  std::vector<std::uint32_t> rows;  // (C) indices in Batch::keys; every item or user: by id
+  // Drawn ones: (C) the logarithm of how often each was to be expected among the draws.
+  std::vector<float> log_expected;
 };
 
 // A batch is a pure function of (log, stream, seq, seed): whoever builds it again gets the same.
@@ -42,7 +57,9 @@ struct Batch {
   std::uint32_t longest = 0;  // T of the whole batch: the longest history in any part
   // Share of the stream's whole training pass done once this batch is, in (0, 1].
   double progress = 0;
+  std::uint64_t seed = 0;  // for the model's own draws; no other batch of the run has it
   std::vector<std::vector<std::uint64_t>> keys;  // [table] distinct keys, grouped by lane
+  std::vector<Catalogue> catalogues;             // [table]
   std::vector<Part> parts;
 };
 

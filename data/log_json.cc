@@ -40,7 +40,9 @@ LogMeta read_meta(const json::object& root) {
                             json::value_to<float>(column.at("std"))});
   }
   meta.context = json::value_to<std::vector<std::string>>(root.at("context"));
-  meta.holdout = json::value_to<std::string>(root.at("split").as_object().at("holdout"));
+  const json::object& split = root.at("split").as_object();
+  meta.holdout = json::value_to<std::string>(split.at("holdout"));
+  meta.min_history = json::value_to<std::uint32_t>(split.at("min_history"));
   return meta;
 }
 

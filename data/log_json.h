@@ -25,10 +25,12 @@ struct LogMeta {
   std::vector<NumericColumn> numeric;
   std::vector<std::string> context;
 
-  // For people; not read back, but for the hold-out's kind.
   std::string holdout;  // last, time, given, none
+  std::uint32_t min_history = 0;
+
+  // For people; not read back.
   std::int64_t holdout_from_ms = 0;
-  std::uint32_t min_history = 0, targets_last = 0;
+  std::uint32_t targets_last = 0;
   std::uint64_t records = 0;
   std::map<std::string, std::uint64_t> refused;
   std::vector<std::string> sources;

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
+
+#include "common/status.h"
 
 namespace meander::data {
 
@@ -15,8 +18,9 @@ namespace meander::data {
 enum class NegativeKind { kPopular, kUniform, kRecent, kInBatch, kNone };
 
 // What a negative may not be, besides the target's own item and an earlier negative of its group:
-// an item of the history that the sample has, or of all that the user ever has in the log.
-enum class Exclude { kHistory, kUser };
+// an item of the history that the sample has, of all that the user ever has in the log, or of what
+// the user has in the training part.
+enum class Exclude { kHistory, kUser, kKnown };
 
 struct NegativesSpec {
   NegativeKind kind = NegativeKind::kPopular;
@@ -27,6 +31,9 @@ struct NegativesSpec {
   // Negatives that a group really has.
   std::uint32_t per_target() const { return kind == NegativeKind::kNone ? 0 : count; }
 };
+
+// kind[:count[:exclude]], such as uniform:100:known. kInvalid: says which word is wrong.
+Result<NegativesSpec> parse_negatives(std::string_view text);
 
 // Draws before an excluded item is kept after all (a user may have seen nearly everything).
 constexpr std::uint32_t kNegativeTriesMax = 200;

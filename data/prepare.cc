@@ -79,7 +79,6 @@ Result<Protocol> protocol_of(const PrepareOptions& options) {
   if (options.min_history) protocol.split.min_history = *options.min_history;
   if (options.targets_last) protocol.split.targets_last = *options.targets_last;
   if (options.test_draw) protocol.draw = *options.test_draw;
-  if (protocol.split.min_history == 0) return invalid("min_history must be at least 1");
   if (protocol.draw.kind == NegativeKind::kInBatch) {
     return invalid("test negatives cannot come from a batch; draw them popular, uniform or recent");
   }
@@ -349,11 +348,12 @@ Result<HoldoutSpec> parse_holdout(std::string_view word) {
     ASSIGN_OR_RETURN(const std::int64_t from_ms, parse_time_ms(word.substr(5)));
     return HoldoutSpec{Holdout::kTime, from_ms};
   }
+  if (word == "last+validation") return HoldoutSpec{Holdout::kLast, 0, true};
   for (const auto& [name, kind] : kHoldouts) {
     if (name == word && kind != Holdout::kTime) return HoldoutSpec{kind, 0};
   }
   return invalid("unknown hold-out '" + std::string(word) +
-                 "'; known: last, none, given, time:2017-10-13");
+                 "'; known: last, last+validation, none, given, time:2017-10-13");
 }
 
 Result<PrepareReport> prepare(Storage& storage, const PrepareOptions& options) {

@@ -34,8 +34,11 @@ enum class Holdout { kLast, kTime, kGiven, kNone };
 struct HoldoutSpec {
   Holdout kind = Holdout::kLast;
   std::int64_t from_ms = 0;  // of kTime
+  // Of kLast: the event before the last one is held out too, to choose a model by: no target, and
+  // nothing that negatives are drawn from, but part of the history that the test looks at.
+  bool validation = false;
 };
-// last | none | given | time:<2017-10-13 or milliseconds>
+// last | last+validation | none | given | time:<2017-10-13 or milliseconds>
 Result<HoldoutSpec> parse_holdout(std::string_view word);
 
 // Options that are not set take the value of the format's protocol, else the value in brackets.
@@ -48,7 +51,7 @@ struct PrepareOptions {
   std::string attributes;  // JSON {"item": [attribute, ...]}: an item's first is its category
 
   std::optional<HoldoutSpec> holdout;        // [kLast]
-  std::optional<std::uint32_t> min_history;  // [1] events of its user before a target; at least 1
+  std::optional<std::uint32_t> min_history;  // [1] events of its user before a target
   std::optional<std::uint32_t>
       targets_last;  // [0: all] newest training events of a user as targets
 

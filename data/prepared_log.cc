@@ -34,12 +34,14 @@ Status check_users(const std::string& path, std::span<const UserEntry> users,
 }
 
 Status check_targets(const std::string& path, std::span<const Target> targets,
-                     std::span<const UserEntry> users, std::uint64_t log_events) {
+                     std::span<const UserEntry> users, std::uint64_t log_events,
+                     std::uint32_t min_history) {
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const Target& t = targets[i];
     const bool in_order = i == 0 || targets[i - 1].row < t.row;
     if (!in_order || t.row >= log_events || t.user >= users.size() ||
-        t.event <= users[t.user].first || t.event - users[t.user].first >= users[t.user].count) {
+        t.event < users[t.user].first ||
+        t.event - users[t.user].first < std::min(min_history, 1u) || t.event - users[t.user].first >= users[t.user].count) {
       return invalid(path + ": target " + std::to_string(i) + " is out of place");
     }
   }
@@ -90,6 +92,7 @@ class PreparedLogReader {
     log_->has_category_ = meta_.has_category;
     log_->has_time_ = meta_.has_time;
     log_->has_names_ = meta_.has_names;
+    log_->min_history_ = meta_.min_history;
     log_->test_history_known_ = meta_.holdout == "given";
     log_->numeric_ = meta_.numeric;
     log_->context_ = meta_.context;
@@ -163,7 +166,8 @@ class PreparedLogReader {
   Status read_targets(const Shard& shard, const std::string& path,
                       std::span<const Target>& targets) {
     ASSIGN_OR_RETURN(targets, checked_column<Target>(path, [&](auto values) {
-                       return check_targets(path, values, shard.users, meta_.events);
+                       return check_targets(path, values, shard.users, meta_.events,
+                                            meta_.min_history);
                      }));
     return {};
   }

@@ -91,6 +91,7 @@ class PreparedLog {
   std::uint64_t train_targets() const { return train_targets_; }
   std::uint64_t test_targets() const { return test_targets_; }
   std::uint32_t test_negatives() const { return test_negatives_; }  // for each test target
+  std::uint32_t min_history() const { return min_history_; }  // events before every target
   bool has_category() const { return has_category_; }
   bool has_time() const { return has_time_; }
   // Whether a test target's history ends where the test part begins (the source named the test
@@ -128,7 +129,7 @@ class PreparedLog {
   std::string path_;
   std::uint64_t digest_ = 0;
   std::uint64_t users_ = 0, events_ = 0, categories_ = 0, train_targets_ = 0, test_targets_ = 0;
-  std::uint32_t test_negatives_ = 0;
+  std::uint32_t test_negatives_ = 0, min_history_ = 0;
   bool has_category_ = false, has_time_ = false, test_history_known_ = false, has_names_ = false;
   std::vector<NumericColumn> numeric_;
   std::vector<std::string> context_;

@@ -45,11 +45,17 @@ bool Sampler::is_excluded(const Sample& sample, std::uint64_t item,
   for (const ItemRef& other : drawn) {
     if (other.item == item) return true;
   }
-  if (spec_.exclude == Exclude::kUser) {
-    const UserEntry& user = shard.users[sample.target.user];
-    return contains(shard.item.subspan(user.first, user.count), item);
+  return is_had(sample, item);
+}
+
+bool Sampler::is_had(const Sample& sample, std::uint64_t item) const {
+  const Shard& shard = *sample.shard;
+  if (spec_.exclude == Exclude::kHistory) {
+    return contains(shard.item.subspan(sample.history_begin, sample.length()), item);
   }
-  return contains(shard.item.subspan(sample.history_begin, sample.length()), item);
+  const UserEntry& user = shard.users[sample.target.user];
+  const bool known = spec_.exclude == Exclude::kKnown;
+  return contains(shard.item.subspan(user.first, known ? user.known : user.count), item);
 }
 
 void Sampler::draw(std::uint64_t seed, const Sample& sample, std::span<ItemRef> out) const {
@@ -78,6 +84,7 @@ std::uint64_t Sampler::auxiliary_prefix(std::uint64_t seed, const Sample& sample
 Sampler::Range Sampler::auxiliary_range(std::uint64_t prefix, const Sample& sample,
                                         std::uint32_t position) const {
   const std::uint32_t event = sample.history_begin + position;
+  if (spec_.kind == NegativeKind::kUniform) return {0, log_.items().size()};
   Range range{0, log_.pool().size()};
   if (spec_.kind == NegativeKind::kRecent) range = window_before(sample.shard->time_ms[event]);
   if (range.begin != range.end) {
@@ -90,6 +97,14 @@ bool Sampler::draw_auxiliary(std::uint64_t prefix, const Sample& sample, std::ui
                              Range range, ItemRef& out) const {
   if (range.begin == range.end) return false;
   const std::uint64_t positive = sample.shard->item[sample.history_begin + position];
+  if (spec_.kind == NegativeKind::kUniform) {
+    for (std::uint32_t t = 0; t <= kAuxiliaryTriesMax; ++t) {
+      const ItemEntry& drawn = log_.items()[auxiliary_draw(prefix, position, t, range)];
+      out = {drawn.item, drawn.category};
+      if (out.item != positive && !is_had(sample, out.item)) return true;
+    }
+    return false;
+  }
   for (std::uint32_t t = 0; t <= kAuxiliaryTriesMax; ++t) {
     out = log_.pool()[range.begin + auxiliary_draw(prefix, position, t, range)];
     if (out.item != positive) return true;

@@ -48,6 +48,8 @@ class Sampler {
   static std::uint64_t auxiliary_prefix(std::uint64_t seed, const Sample& sample);
 
  private:
+  // Whether spec_.exclude names the item.
+  bool is_had(const Sample& sample, std::uint64_t item) const;
   Range window_before(std::int64_t time_ms) const;
 
   const PreparedLog& log_;

@@ -108,12 +108,14 @@ class Builder {
     }
   }
 
+  std::uint32_t held_out_last() const { return rules_.holdout.validation ? 2 : 1; }
   // How many of a user's events, its first ones, are known before the test part begins.
   std::uint32_t known_of(const UserEntry& user) const {
     const auto begin = order_.begin() + user.first, end = begin + user.count;
     switch (rules_.holdout.kind) {
       case Holdout::kLast:
-        return user.count > rules_.min_history ? user.count - 1 : user.count;
+        return user.count >= rules_.min_history + held_out_last() ? user.count - held_out_last()
+                                                                  : user.count;
       case Holdout::kTime:
         return std::partition_point(begin, end,
                                     [this](std::uint32_t i) {
@@ -144,7 +146,8 @@ class Builder {
       if (training) flags |= kInTraining;
       if (training || rules_.holdout.kind == Holdout::kTime) flags |= kInPool;
       if (training && has_history && i >= targets_from) flags |= kTrainTarget;
-      if (i >= known && has_history) flags |= kTestTarget;
+      const bool validates = rules_.holdout.validation && i + 1 < user.count;
+      if (i >= known && has_history && !validates) flags |= kTestTarget;
       flags_.push_back(flags);
       draft_.train_targets += (flags & kTrainTarget) != 0;
       draft_.test_targets += (flags & kTestTarget) != 0;

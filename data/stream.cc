@@ -6,6 +6,8 @@
 #include <numeric>
 
 #include "common/rng.h"
+#include "data/catalogues.h"
+#include "data/held_out.h"
 #include "data/key_set.h"
 #include "data/sampler.h"
 #include "data/target_order.h"
@@ -18,6 +20,11 @@ constexpr std::int64_t kWindowMsMax = std::int64_t{1} << 52;
 
 bool is_of_event(SlotSource source) {  // known of every behaviour of a history
   return source == SlotSource::kItem || source == SlotSource::kCategory;
+}
+
+const SlotSpec* slot_of_table(const StreamSpec& spec, std::uint32_t table) {
+  const auto at = std::ranges::find(spec.slots, table, &SlotSpec::table);
+  return at == spec.slots.end() ? nullptr : &*at;
 }
 
 std::uint64_t seed_of_epoch(std::uint64_t seed, std::uint64_t epoch) { return hash64(seed, epoch); }
@@ -63,6 +70,23 @@ Status check_negatives(const PreparedLog& log, const StreamSpec& spec) {
   return {};
 }
 
+Status check_catalogues(const PreparedLog& log, const StreamSpec& spec) {
+  for (std::uint32_t table = 0; table < spec.catalogues.size(); ++table) {
+    if (spec.catalogues[table] == CatalogueKind::kNone) continue;
+    const SlotSpec* slot = slot_of_table(spec, table);
+    const bool is_listed = slot != nullptr && (slot->source == SlotSource::kItem ||
+                                               slot->source == SlotSource::kUser);
+    if (!is_listed) return invalid("only items and users can be listed whole");
+    if (spec.catalogues[table] != CatalogueKind::kDrawn) continue;
+    if (slot->source != SlotSource::kItem) return invalid("only items can be drawn for a batch");
+    if (spec.drawn == 0) return invalid("say how many items to draw for a batch");
+    if (spec.drawn_power > 0 && log.pool().empty()) {
+      return invalid(log.path() + " has no events to draw by");
+    }
+  }
+  return {};
+}
+
 Status check_order(const PreparedLog& log, const StreamSpec& spec) {
   const std::uint64_t targets = log.train_targets() + log.test_targets();
   if (spec.order != StreamOrder::kShuffle || targets < kShuffledMax) return {};
@@ -81,11 +105,18 @@ Status check_spec(const PreparedLog& log, const StreamSpec& spec) {
                    " samples is less than one target with its negatives");
   }
   if (spec.parts == 0) return invalid("a batch needs at least one part");
-  if (spec.history == 0) return invalid("a history needs at least one event");
+  if (spec.history > 0 && log.min_history() == 0) {
+    return invalid(log.path() + " has targets without a history: prepare it with --min-history 1, " +
+                   "or take a model that needs none with data.history: 0");
+  }
+  if (spec.age && !log.has_time()) {
+    return invalid(log.path() + " has no times, and this model asks how old a behaviour is");
+  }
   if (spec.epochs == 0) return invalid("at least one epoch");
   RETURN_IF_ERROR(check_slots(log, spec));
   RETURN_IF_ERROR(check_range(log, spec));
   RETURN_IF_ERROR(check_order(log, spec));
+  RETURN_IF_ERROR(check_catalogues(log, spec));
   return check_negatives(log, spec);
 }
 
@@ -100,7 +131,9 @@ class Stream::Impl {
         groups_max_(spec.batch / candidates_),
         sampler_(*log_, spec_.negatives),
         order_(*log_, spec_),
-        tables_(spec.tables) {
+        tables_(spec.tables),
+        catalogues_(*log_, spec_),
+        held_out_(*log_, spec_) {
     for (const SlotSpec& slot : spec_.slots) {
       columns_.push_back(slot.source == SlotSource::kContext ? *log_->context_column(slot.column)
                                                              : 0);
@@ -138,8 +171,10 @@ class Stream::Impl {
     batch.samples = static_cast<std::uint32_t>(samples_.size() * candidates_);
     batch.progress = static_cast<double>(epoch * order_.size() + from + targets_.size()) /
                      static_cast<double>(groups_total_);
+    batch.seed = hash64(hash64(spec_.seed, spec_.index), seq);
     batch.parts.resize(spec_.parts);
     for (KeySet& table : tables_) table.clear();
+    catalogues_.add(batch.seed, tables_, batch.catalogues);
     deal();
     batch.longest = 0;
     for (std::size_t p = 0; p < spec_.parts; ++p) {
@@ -228,6 +263,23 @@ class Stream::Impl {
       fill_history(s, groups, part);
     }
     fill_labels(groups, part);
+    fill_ages(groups, part);
+    held_out_.fill(samples_, groups, part);
+  }
+
+  void fill_ages(const std::vector<std::uint32_t>& groups, Part& part) const {
+    part.age.clear();
+    if (!spec_.age) return;
+    constexpr double kHourMs = 3'600'000;
+    part.age.resize(rows_);
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      const Sample& sample = samples_[groups[i]];
+      const std::int64_t now = sample.shard->time_ms[sample.target.event];
+      for (std::uint32_t t = 0; t < sample.length(); ++t) {
+        const std::int64_t then = sample.shard->time_ms[sample.history_begin + t];
+        part.age[part.step_offset[t] + i] = static_cast<float>(static_cast<double>(now - then) / kHourMs);
+      }
+    }
   }
 
   void fill_steps(Part& part) {
@@ -354,6 +406,9 @@ class Stream::Impl {
     }
     if (lanes.lanes() == 1) return;  // the order has not changed
     for (Part& part : batch.parts) renumber(part);
+    for (std::size_t table = 0; table < batch.catalogues.size(); ++table) {
+      for (std::uint32_t& row : batch.catalogues[table].rows) row = place_[table][row];
+    }
   }
 
   void renumber(Part& part) const {
@@ -385,6 +440,8 @@ class Stream::Impl {
   std::vector<ItemRef> auxiliary_;                 // (rows_)
   std::vector<Sampler::Range> ranges_;             // by position of the history in hand
   std::vector<KeySet> tables_;
+  Catalogues catalogues_;
+  HeldOut held_out_;
   std::vector<std::vector<std::uint32_t>> place_;  // [table] new number of each key
   std::vector<std::uint32_t> lane_next_;
 };

@@ -26,6 +26,9 @@ struct SlotSpec {
   std::string column;  // of kContext: the log's context column
 };
 
+// Whether batches carry a catalogue of a table: all keys that its slot may have, or draws.
+enum class CatalogueKind { kNone, kDrawn, kAll };
+
 struct StreamSpec {
   // Shard s of the log belongs to stream s % count. One stream has the whole log.
   std::uint32_t index = 0, count = 1;
@@ -46,13 +49,20 @@ struct StreamSpec {
   std::uint64_t shuffle = 0;   // which shuffle, for both
   std::uint32_t batch = 128;   // samples: targets and their negatives
   std::uint32_t parts = 4;     // of every batch; a short batch may leave some empty
-  std::uint32_t history = 50;  // events of it at most, the newest
+  std::uint32_t history = 50;  // events of it at most, the newest; 0: none are looked at
   std::vector<SlotSpec> slots;
   std::uint32_t tables = 1;  // each slot's table is below
   NegativesSpec negatives;
   // Whether to draw auxiliary negatives: kRecent draws from the window before each history event,
-  // all other kinds by popularity.
+  // kUniform from all items but those that negatives.exclude names, all other kinds by popularity.
   bool auxiliary = false;
+  bool age = false;   // whether to say how old each behaviour is
+  bool seen = false;  // whether to list what each user has had; needs a catalogue of items
+  // By table; kAll is of the items or of the users of the log, by id.
+  std::vector<CatalogueKind> catalogues;
+  // Of kDrawn: items of the log, each in proportion to its training events to this power; 0: evenly.
+  std::uint32_t drawn = 0;
+  double drawn_power = 1;
 };
 
 // The batches of one stream of a prepared log.

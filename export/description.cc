@@ -35,7 +35,16 @@ json::object encode_model(const models::ModelSpec& m, const std::vector<std::str
           {"activation", m.activation},
           {"dice", m.dice},
           {"auxiliary_weight", m.auxiliary_weight},
-          {"auxiliary_mean", m.auxiliary_mean}};
+          {"auxiliary_mean", m.auxiliary_mean},
+          {"evolution", m.evolution},
+          {"cell", m.cell},
+          {"loss", m.loss},
+          {"dropout", m.dropout},
+          {"blocks", m.blocks},
+          {"heads", m.heads},
+          {"positions", m.positions},
+          {"decay", m.decay},
+          {"half_life_h", m.half_life_h}};
 }
 
 // The readers below throw std::exception on what is missing or of a wrong type;
@@ -73,6 +82,15 @@ void decode_model(const json::object& object, Description& d) {
   m.dice = string(object, "dice");
   m.auxiliary_weight = number<float>(object, "auxiliary_weight");
   m.auxiliary_mean = string(object, "auxiliary_mean");
+  m.evolution = string(object, "evolution");
+  m.cell = string(object, "cell");
+  m.loss = string(object, "loss");
+  m.dropout = number<float>(object, "dropout");
+  m.blocks = number<std::int32_t>(object, "blocks");
+  m.heads = number<std::int32_t>(object, "heads");
+  m.positions = number<std::int32_t>(object, "positions");
+  m.decay = string(object, "decay");
+  m.half_life_h = number<float>(object, "half_life_h");
 }
 
 Description decode(const json::object& object) {

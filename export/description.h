@@ -40,7 +40,7 @@ struct Description {
   std::uint64_t items = 0, users = 0, behaviours = 0;
 };
 
-inline constexpr std::uint32_t kFormat = 1;
+inline constexpr std::uint32_t kFormat = 2;
 
 std::string encode_description(const Description& description);
 // kInvalid: another format or version; kCorrupt: anything missing or of a wrong type. `path` is for

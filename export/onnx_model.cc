@@ -73,6 +73,7 @@ class Model {
   // What ops read of the input; each is made once.
   std::string rows(Source source, std::int32_t slot);
   std::string numeric();
+  std::string age();
   std::string lengths();
   std::string sample_lengths();
   std::string candidates();
@@ -194,6 +195,12 @@ std::string Model::numeric() {
   });
 }
 
+std::string Model::age() {
+  return once("age", [&] {
+    return node(prologue_, "Transpose", {"history_age"}, {{"perm", std::vector<std::int64_t>{1, 0}}});
+  });
+}
+
 std::string Model::lengths() {
   return once("lengths",
               [&] { return node(prologue_, "Cast", {"history_length"}, {{"to", kInt32}}); });
@@ -307,6 +314,9 @@ void Model::add_inputs(onnx::GraphProto& to) const {
     describe(*to.add_input(), c.input, kId, {"groups", second});
   }
   if (made_.contains("lengths")) describe(*to.add_input(), "history_length", kId, {"groups"});
+  if (made_.contains("age")) {
+    describe(*to.add_input(), "history_age", onnx::TensorProto::FLOAT, {"groups", "steps"});
+  }
   if (!reads_numeric_) return;
   describe(*to.add_input(), "numeric", onnx::TensorProto::FLOAT, {"groups", "candidates"});
   to.mutable_input(to.input_size() - 1)
@@ -383,6 +393,7 @@ class Writer final : public GraphWriter {
     return model_.rows(source, slot);
   }
   std::string numeric() override { return model_.numeric(); }
+  std::string age() override { return model_.age(); }
   std::string lengths() override { return model_.lengths(); }
   std::string sample_lengths() override { return model_.sample_lengths(); }
   std::string candidates() override { return model_.candidates(); }

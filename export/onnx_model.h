@@ -47,6 +47,7 @@ struct OnnxModel {
 //                                    on the right with anything
 //   history_length  int64 (G)        in [1, T]; only if the model reads histories
 //   numeric         float (G, K, F)  only if the model reads numbers
+//   history_age     float (G, T)     hours before now; only if the model reads ages
 //   -> logit, score float (G, K)     score = sigmoid(logit)
 //
 // Errors: kExhausted above the 2 GiB that an ONNX file may have (some 180 million keys).

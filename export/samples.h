@@ -19,6 +19,7 @@ struct Samples {
   std::vector<std::vector<std::int64_t>> history;  // [slot] (G, T); empty: not in histories
   std::vector<std::int64_t> history_length;        // (G) in [1, T]
   std::vector<float> numeric;                      // (G, K, F)
+  std::vector<float> history_age;                  // (G, T) hours; empty: the model reads none
   // What the trainer's own forward pass says, to be compared with; may be empty.
   std::vector<float> logit;  // (G, K)
   // Groups scored together, one batch after another (they add up to G): matters to models whose

@@ -75,6 +75,12 @@ void append_part(const data::Batch& batch, const data::Part& part, const nn::Gra
   const auto first = static_cast<std::int64_t>(samples.history_length.size());
   samples.history_length.insert(samples.history_length.end(), part.lengths.begin(),
                                 part.lengths.end());
+  for (std::size_t t = 0; !part.age.empty() && t < part.step_rows.size(); ++t) {
+    for (std::int32_t g = 0; g < part.step_rows[t]; ++g) {
+      samples.history_age[(first + g) * samples.steps + static_cast<std::int64_t>(t)] =
+          part.age[part.step_offset[t] + g];
+    }
+  }
   samples.numeric.insert(samples.numeric.end(), part.numeric.begin(), part.numeric.end());
   for (std::size_t s = 0; s < slots.size(); ++s) {
     const auto& keys = batch.keys[slots[s].table];
@@ -104,6 +110,7 @@ artefact::Samples to_samples(std::span<const data::Batch> batches, const nn::Gra
     samples.steps = std::max<std::int64_t>(samples.steps, batch.longest);
     if (groups > 0) samples.candidates = batch.samples / groups;
   }
+  if (graph.needs_age()) samples.history_age.resize(samples.groups * samples.steps);
   samples.target.resize(graph.slots().size());
   for (const nn::SlotSpec& slot : graph.slots()) {
     samples.history.emplace_back(slot.in_history ? samples.groups * samples.steps : 0);

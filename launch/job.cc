@@ -67,11 +67,15 @@ void check_range(Checker& check, const std::string& path, const job::Range& rang
 
 void check_data(Checker& check, const job::Job& job) {
   const job::Data& data = job.data();
-  check.range("data.history", data.history(), 1u, 100'000u);
+  check.range("data.history", data.history(), 0u, 100'000u);
   check_range(check, "data.train", data.train());
   check_range(check, "data.test", data.test());
   const job::Negatives& negatives = data.negatives();
   check.range("data.negatives.count", negatives.count(), 1u, 10'000u);
+  check.range("data.negatives.shared", negatives.shared(), 0u, 1'000'000u);
+  check.range("data.negatives.shared_power", negatives.shared_power(), 0.0, 10.0);
+  check.require(job.model().loss() != "sampled" || negatives.shared() > 0, "data.negatives.shared",
+                "say how many items model.loss: sampled is to draw for a batch");
   check.range("data.negatives.window_s", negatives.window_s(), 0.001, 1e9);
   if (!data.has_source()) return;
   check.require(!data.source().format().empty(), "data.source.format",

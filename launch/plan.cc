@@ -138,6 +138,7 @@ static_assert(static_cast<int>(data::NegativeKind::kInBatch) == job::Negatives::
 static_assert(static_cast<int>(data::NegativeKind::kNone) == job::Negatives::none);
 static_assert(static_cast<int>(data::Exclude::kHistory) == job::Negatives::history);
 static_assert(static_cast<int>(data::Exclude::kUser) == job::Negatives::user);
+static_assert(static_cast<int>(data::Exclude::kKnown) == job::Negatives::known);
 
 static_assert(static_cast<int>(data::StreamOrder::kTime) == job::Data::time);
 static_assert(static_cast<int>(data::StreamOrder::kShuffle) == job::Data::shuffle);
@@ -148,6 +149,20 @@ std::uint32_t parts_of(const job::Train& train) {
   constexpr std::uint32_t kSmallBatch = 64, kPartsOfSmall = 2;
   const bool is_given = train.has_parts() || train.batch() >= kSmallBatch;
   return is_given ? train.parts() : kPartsOfSmall;
+}
+
+// What the graph reads of a batch, in training or at inference, besides its keys.
+void set_needs(const nn::Graph& graph, bool training, data::StreamSpec& spec) {
+  using Use = nn::Graph::CatalogueUse;
+  spec.age = graph.needs_age();
+  spec.auxiliary = training && graph.needs_negatives();
+  spec.catalogues.clear();
+  for (std::int32_t table = 0; table < graph.tables(); ++table) {
+    const Use use = graph.catalogue(table, training);
+    spec.catalogues.push_back(use == Use::kAll     ? data::CatalogueKind::kAll
+                              : use == Use::kDrawn ? data::CatalogueKind::kDrawn
+                                                   : data::CatalogueKind::kNone);
+  }
 }
 
 data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSpec>& slots) {
@@ -161,6 +176,8 @@ data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSp
   spec.slots = slots;
   spec.tables = static_cast<std::uint32_t>(slots.size());
   spec.negatives = negatives_spec(job.data().negatives());
+  spec.drawn = job.data().negatives().shared();
+  spec.drawn_power = job.data().negatives().shared_power();
   return spec;
 }
 
@@ -339,12 +356,21 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   plan.train.count = plan.workers();
   plan.train.epochs = spec.train().epochs();
   plan.train.samples_max = spec.train().samples_max();
-  plan.train.auxiliary = plan.graph->needs_negatives();
+  set_needs(*plan.graph, true, plan.train);
   plan.trains = spec.data().train().part() != job::Range::none;
 
   plan.held_out = stream_spec(spec, slots);
   set_range(plan.held_out, spec.data().test());
   plan.held_out.order = data::StreamOrder::kTime;
+  set_needs(*plan.graph, false, plan.held_out);
+  plan.held_out.seen = plan.graph->ranks() != nn::kNoTensor && !spec.data().rank_seen();
+  // Test targets have the negatives that the log says, however many training draws.
+  if (plan.held_out.part == data::LogPart::kTest) {
+    plan.held_out.negatives.count = plan.log->test_negatives();
+    if (plan.log->test_negatives() == 0) plan.held_out.negatives.kind = data::NegativeKind::kNone;
+    const std::uint32_t groups = plan.train.batch / (1 + plan.train.negatives.per_target());
+    plan.held_out.batch = groups * (1 + plan.held_out.negatives.per_target());
+  }
   plan.evaluates = spec.data().test().part() != job::Range::none && plan.log->test_targets() > 0;
 
   // What a stream cannot do on this log is found here, before any role starts.

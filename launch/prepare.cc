@@ -62,6 +62,9 @@ Result<data::PrepareOptions> to_options(Storage& storage, const PrepareFlags& fl
   options.refusals_kept = flags.refusals;
   if (flags.min_history >= 0) options.min_history = flags.min_history;
   if (flags.targets_last >= 0) options.targets_last = flags.targets_last;
+  if (!flags.test_draw.empty()) {
+    ASSIGN_OR_RETURN(options.test_draw, data::parse_negatives(flags.test_draw));
+  }
   if (!flags.holdout.empty()) {
     ASSIGN_OR_RETURN(options.holdout, data::parse_holdout(flags.holdout));
   }
@@ -102,7 +105,7 @@ void add_prepare_flags(CLI::App& command, PrepareFlags& flags) {
       ->check(why_not_folder);
   command.add_option("--schema", flags.schema, "YAML that names the columns of csv, tsv, jsonl");
   command.add_option("--holdout", flags.holdout,
-                     "test part: last (of each user), time:2017-10-13, given, none");
+                     "test part: last (of each user), last+validation, time:2017-10-13, given, none");
   command.add_option("--test-in", flags.test_in, "files whose events are the test targets");
   command.add_option("--attributes", flags.attributes,
                      "JSON {item: [attribute, ...]}: the first is the item's category");
@@ -110,6 +113,9 @@ void add_prepare_flags(CLI::App& command, PrepareFlags& flags) {
   command.add_option("--targets-last", flags.targets_last,
                      "newest training events of a user that are targets; 0: all");
   command.add_option("--test-negatives", flags.test_negatives, "file of fixed test negatives");
+  command.add_option("--test-draw", flags.test_draw,
+                     "other test negatives: popular, uniform or recent, how many for a target, and "
+                     "what they may not be of (history, user, known): uniform:100:known");
   command.add_option("--test-seed", flags.test_seed, "draws the test negatives that no file lists")
       ->capture_default_str();
   command

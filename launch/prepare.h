@@ -14,7 +14,7 @@ namespace meander::launch {
 struct PrepareFlags {
   std::string format, out, schema, holdout;
   std::vector<std::string> in, test_in;
-  std::string attributes, test_negatives;
+  std::string attributes, test_negatives, test_draw;
   int min_history = -1, targets_last = -1;
   std::uint32_t streams = 8, history = 50, memory_mb = 128, refusals = 5;
   double refused_max = 0.1;

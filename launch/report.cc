@@ -9,6 +9,11 @@
 #include "launch/text.h"
 
 namespace meander::launch {
+
+boost::json::value json_number(double value) {
+  return std::isfinite(value) ? boost::json::value(value) : boost::json::value(nullptr);
+}
+
 namespace {
 
 constexpr double kNotKnown = std::numeric_limits<double>::quiet_NaN();
@@ -32,18 +37,69 @@ double held_out_log_loss(const Outcome& outcome) {
   return outcome.held_out.head.samples() > 0 ? outcome.held_out.head.log_loss() : kNotKnown;
 }
 
-std::string held_out_text(const Outcome& outcome) {
+// Places among a handful of candidates say nothing that AUC does not say.
+bool has_ranks(const Plan& plan, const Outcome& outcome) {
+  constexpr std::uint32_t kCandidates = 10;
+  return outcome.held_out.ranks.targets() > 0 &&
+         (plan.graph->ranks() != nn::kNoTensor || plan.log->test_negatives() >= kCandidates);
+}
+
+void add_ranks(const RankSums& ranks, boost::json::object& result) {
+  for (const std::uint32_t cut : RankSums::kCuts) {
+    const std::string at = "_at_" + std::to_string(cut);
+    result["hr" + at] = json_number(ranks.hit_rate(cut));
+    result["ndcg" + at] = json_number(ranks.ndcg(cut));
+    result["mrr" + at] = json_number(ranks.reciprocal_rank(cut));
+    result["recall" + at] = json_number(ranks.recall(cut));
+  }
+}
+
+boost::json::object segments_of(const Plan& plan, const Outcome& outcome) {
+  boost::json::object all;
+  for (std::size_t s = 0; s < kSegments; ++s) {
+    const Accumulator::Part& part = outcome.held_out.segments[s];
+    if (part.ranks.targets() == 0) continue;
+    boost::json::object& segment =
+        all.emplace(segment_name(static_cast<Segment>(s)), boost::json::object())
+            .first->value()
+            .as_object();
+    segment["targets"] = part.ranks.targets();
+    segment["auc"] = json_number(part.scores.auc());
+    segment["gauc"] = json_number(part.ranks.group_auc());
+    if (has_ranks(plan, outcome)) add_ranks(part.ranks, segment);
+  }
+  return all;
+}
+
+// Of the held-out targets, besides AUC and log loss.
+void add_metrics(const Plan& plan, const Outcome& outcome, boost::json::object& result) {
   const ScoreSums& scores = outcome.held_out.head;
+  if (scores.samples() == 0) return;
+  result["gauc"] = json_number(outcome.held_out.ranks.group_auc());
+  result["accuracy"] = json_number(scores.accuracy());
+  result["precision"] = json_number(scores.precision());
+  result["recall"] = json_number(scores.recall());
+  result["f1"] = json_number(scores.f1());
+  result["calibration"] = json_number(scores.calibration());
+  if (has_ranks(plan, outcome)) add_ranks(outcome.held_out.ranks, result);
+  result["segments"] = segments_of(plan, outcome);
+}
+
+std::string ranks_text(const RankSums& ranks) {
+  return "over " + grouped(ranks.targets()) + " targets: HR@10 " + fixed(ranks.hit_rate(10), 4) +
+         ", NDCG@10 " + fixed(ranks.ndcg(10), 4) + ", MRR@20 " +
+         fixed(ranks.reciprocal_rank(20), 4) + ", recall@20 " + fixed(ranks.recall(20), 4) + "\n";
+}
+
+std::string held_out_text(const Plan& plan, const Outcome& outcome) {
+  const ScoreSums& scores = outcome.held_out.head;
+  if (has_ranks(plan, outcome)) return "held out, " + ranks_text(outcome.held_out.ranks);
   return "held-out AUC " + fixed(held_out_auc(outcome), 4) + ", log loss " +
          fixed(held_out_log_loss(outcome), 4) + ", accuracy " + fixed(scores.accuracy(), 4) +
          " over " + grouped(scores.samples()) + " samples\n";
 }
 
 }  // namespace
-
-boost::json::value json_number(double value) {
-  return std::isfinite(value) ? boost::json::value(value) : boost::json::value(nullptr);
-}
 
 void report_training(Context& context, const Plan& plan, const Outcome& outcome) {
   const Accumulator& training = outcome.training;
@@ -73,13 +129,14 @@ void report_training(Context& context, const Plan& plan, const Outcome& outcome)
                     {"failovers", outcome.last.progress.failovers},
                     {"detection_s", outcome.last.progress.detection_s},
                     {"peak_rss_mb", peak_rss_mb()}};
+  add_metrics(plan, outcome, context.result);
   context.summary = plan.job.spec.name() + ": trained " + grouped(own) + " samples in " +
                     duration_text(outcome.seconds) + " (" +
                     (std::isfinite(rate) ? grouped(static_cast<std::uint64_t>(rate)) : "-") +
                     " samples/s), loss " + fixed(outcome.last.loss, 4) + ", AUC " +
                     fixed(outcome.last.auc, 4) + " before learning (last fifth " +
                     fixed(tail_auc, 4) + ")\n";
-  if (outcome.held_out.head.samples() > 0) context.summary += held_out_text(outcome);
+  if (outcome.held_out.head.samples() > 0) context.summary += held_out_text(plan, outcome);
   if (!outcome.generation_dir.empty()) {
     context.summary += "checkpoint " + outcome.generation_dir + ", " +
                        grouped(rows(outcome.manifest)) + " rows, digest " +
@@ -96,10 +153,9 @@ void report_evaluation(Context& context, const Plan& plan, const Outcome& outcom
                     {"samples", scores.samples()},
                     {"auc", json_number(held_out_auc(outcome))},
                     {"logloss", json_number(held_out_log_loss(outcome))},
-                    {"accuracy", json_number(scores.samples() > 0 ? scores.accuracy() : kNotKnown)},
-                    {"f1", json_number(scores.samples() > 0 ? scores.f1() : kNotKnown)},
                     {"peak_rss_mb", peak_rss_mb()}};
-  context.summary = checkpoint + ": " + held_out_text(outcome);
+  add_metrics(plan, outcome, context.result);
+  context.summary = checkpoint + ": " + held_out_text(plan, outcome);
 }
 
 }  // namespace meander::launch

@@ -92,6 +92,15 @@ Status check_fields(const ModelSpec& spec) {
   RETURN_IF_ERROR(check_one_of("activation", spec.activation, {"dice", "prelu", "relu"}));
   RETURN_IF_ERROR(check_one_of("dice", spec.dice, {"batch", "moving"}));
   RETURN_IF_ERROR(check_one_of("auxiliary_mean", spec.auxiliary_mean, {"padded", "real"}));
+  RETURN_IF_ERROR(check_one_of("evolution", spec.evolution, {"augru", "aigru", "agru"}));
+  RETURN_IF_ERROR(check_one_of("cell", spec.cell, {"gru", "lstm"}));
+  RETURN_IF_ERROR(check_one_of("loss", spec.loss, {"bce", "softmax", "sampled"}));
+  RETURN_IF_ERROR(check_one_of("decay", spec.decay, {"fixed", "learned", "user", "category"}));
+  if (!(spec.half_life_h > 0)) return invalid("half_life_h must be above 0");
+  if (!(spec.dropout >= 0 && spec.dropout < 1)) return invalid("dropout must be from 0 to below 1");
+  if (spec.decay == "user" && std::ranges::all_of(spec.slots, &nn::SlotSpec::in_history)) {
+    return invalid("decay is 'user', and no slot is of the user: name it in model.slots");
+  }
   if (!(spec.auxiliary_weight >= 0) || !std::isfinite(spec.auxiliary_weight)) {
     return invalid("auxiliary_weight must be 0 or more");
   }

@@ -32,6 +32,7 @@ class GraphWriter {
   // (G*K, w) or (T, G, w).
   virtual std::string embedding(Source source, std::int32_t slot) = 0;
   virtual std::string numeric() = 0;          // (G*K, F)
+  virtual std::string age() = 0;              // (T, G) hours from a behaviour to now
   virtual std::string lengths() = 0;          // int32 (G)
   virtual std::string sample_lengths() = 0;   // int32 (G*K)
   virtual std::string candidates() = 0;       // int64 scalar K

@@ -71,6 +71,12 @@ Samples Ranker::history_samples(const UserHistory& history) const {
       samples.history.back().push_back(static_cast<std::int64_t>(id));
     }
   }
+  // Now is the moment of the export's newest event.
+  if (!artefact_->graph().needs_age()) return samples;
+  constexpr double kHourMs = 3'600'000;
+  for (const std::int64_t then : history.time_ms.last(steps)) {
+    samples.history_age.push_back(static_cast<float>(static_cast<double>(d.newest_ms - then) / kHourMs));
+  }
   return samples;
 }
 

@@ -48,6 +48,13 @@ void Scorer::pack(const artefact::Samples& samples, std::int64_t first, std::int
       }
     }
   }
+  age_.clear();
+  for (std::size_t t = 0; !samples.history_age.empty() && t < step_rows_.size(); ++t) {
+    for (std::int32_t i = 0; i < step_rows_[t]; ++i) {
+      age_.push_back(
+          samples.history_age[order_[i] * samples.steps + static_cast<std::int64_t>(t)]);
+    }
+  }
   numeric_.clear();
   const std::int64_t features = artefact_->graph().numeric_features();
   for (std::int64_t g : order_) {
@@ -79,6 +86,7 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
     part.columns[static_cast<int>(nn::Source::kHistory)].push_back(column);
   }
   part.numeric = numeric_;
+  part.age = age_;
 
   logits_.resize(logits.size());
   session_.infer({{&part, 1}, artefact_->table_rows(), artefact_->dense()}, executor, logits_);

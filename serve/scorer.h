@@ -32,7 +32,7 @@ class Scorer {
   std::vector<std::int64_t> order_;
   std::vector<std::int32_t> lengths_, step_rows_, step_offset_;
   std::vector<std::vector<std::uint32_t>> target_, history_;
-  std::vector<float> numeric_, logits_;
+  std::vector<float> numeric_, age_, logits_;
 };
 
 }  // namespace meander::serve

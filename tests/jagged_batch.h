@@ -17,6 +17,7 @@ struct JaggedGroup {
   std::vector<std::vector<std::uint32_t>> history;   // [slot][step], oldest first
   std::vector<std::vector<std::uint32_t>> negative;  // [slot][step]; may be empty
   std::vector<float> valid;                          // [step]; with `negative`
+  std::vector<float> age;                            // [step] hours; may be empty
   std::vector<std::vector<std::uint32_t>> target;    // [slot][candidate]
   std::vector<float> label;                          // [candidate]
   std::vector<float> numeric;                        // [candidate * F + feature]
@@ -53,7 +54,7 @@ class JaggedBatch {
     std::vector<std::size_t> order;
     std::vector<std::int32_t> lengths, step_rows, step_offset;
     Columns columns[3];  // by nn::Source
-    std::vector<float> valid, label, numeric;
+    std::vector<float> valid, label, numeric, age;
   };
 
   static std::size_t length(const JaggedGroup& group) { return group.history.at(0).size(); }
@@ -84,6 +85,7 @@ class JaggedBatch {
       if (t >= length(group)) break;
       ++active;
       append_step(part.columns[static_cast<int>(nn::Source::kHistory)], group.history, t);
+      if (!group.age.empty()) part.age.push_back(group.age[t]);
       if (group.negative.empty()) continue;
       append_step(part.columns[static_cast<int>(nn::Source::kNegative)], group.negative, t);
       part.valid.push_back(group.valid[t]);
@@ -119,6 +121,7 @@ class JaggedBatch {
     input.negative_valid = part.valid;
     input.label = part.label;
     input.numeric = part.numeric;
+    input.age = part.age;
     return input;
   }
 
@@ -149,6 +152,11 @@ inline std::vector<JaggedGroup> random_groups(Rng& rng, const std::vector<std::i
                                                     : std::vector<std::uint32_t>());
     }
     for (std::int32_t t = 0; t < length; ++t) group.valid.push_back(t > 0 && !rng.chance(0.1));
+    // Hours that fall to the newest; hashed, so that what else is drawn stays as it was.
+    for (std::int32_t t = 0; t < length; ++t) {
+      const double jitter = unit_double(hash64(static_cast<std::uint64_t>(length), t));
+      group.age.push_back(static_cast<float>(9.0 * (length - t) + jitter));
+    }
     for (std::int32_t k = 0; k < candidates; ++k) group.label.push_back(k == 0 ? 1.0f : 0.0f);
     for (std::int32_t i = 0; i < candidates * features; ++i) {
       group.numeric.push_back(static_cast<float>(2 * rng.uniform() - 1));

@@ -382,7 +382,11 @@ void Pipeline::finish_steps(Run& run) {
       sums.batches += 1;
       const bool is_tail = !run.read_only && step.batch.progress > Accumulator::kTailFrom;
       add_scores(step, is_tail ? sums.tail : sums.head);
-      if (!run.read_only) sums.loss_sum += step.loss;
+      if (run.read_only) {
+        add_ranks(step, sums);
+      } else {
+        sums.loss_sum += step.loss;
+      }
     }
     run.progress = step.batch.progress;
     run.ended = step.last;

@@ -73,12 +73,58 @@ void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& 
   input.negative_valid = part.negative_valid;
   input.label = part.label;
   input.numeric = part.numeric;
+  input.age = part.age;
+  input.seen = part.seen;
+  input.seen_begin = part.seen_begin;
 }
 
 void add_scores(const Step& step, ScoreSums& scores) {
   const float* logit = step.logits.get().data();
   for (const data::Part& part : step.batch.parts) {
     for (float label : part.label) scores.add(*logit++, label > 0.5f);
+  }
+}
+
+namespace {
+
+// How many negatives score above candidate 0, those with its score by half, and how many there are.
+struct Place {
+  double above = 0;
+  std::int32_t negatives = 0;
+};
+Place place_of(std::span<const float> logits) {
+  Place place{.negatives = static_cast<std::int32_t>(logits.size()) - 1};
+  for (const float logit : logits.subspan(1)) {
+    place.above += logit > logits[0] ? 1.0 : logit == logits[0] ? 0.5 : 0.0;
+  }
+  return place;
+}
+
+}  // namespace
+
+void add_ranks(const Step& step, Accumulator& sums) {
+  const float* logits = step.logits.get().data();
+  const float* ranks = step.ranks.get().empty() ? nullptr : step.ranks.get().data();
+  for (const data::Part& part : step.batch.parts) {
+    const auto k = static_cast<std::size_t>(part.candidates);
+    for (std::int32_t g = 0; g < part.groups; ++g, logits += k) {
+      const Place place = place_of({logits, k});
+      const double rank = ranks != nullptr ? *ranks++ : std::floor(place.above);
+      const std::uint32_t user_targets = part.user_targets.empty() ? 1 : part.user_targets[g];
+      const bool is_cold = !part.is_cold.empty() && part.is_cold[g] != 0;
+      const Segment segments[] = {is_cold ? Segment::kCold : Segment::kWarm,
+                                  segment_of_history(static_cast<std::uint32_t>(part.lengths[g]))};
+      const auto add = [&](RankSums& to) {
+        to.add(rank, user_targets);
+        if (place.negatives > 0) to.add_group_auc(1 - place.above / place.negatives);
+      };
+      add(sums.ranks);
+      for (const Segment segment : segments) {
+        Accumulator::Part& of = sums.segments[static_cast<std::size_t>(segment)];
+        add(of.ranks);
+        for (std::size_t i = 0; i < k; ++i) of.scores.add(logits[i], i == 0);
+      }
+    }
   }
 }
 
@@ -149,7 +195,19 @@ void Trainer::bind(Step& step) {
     CHECK_EQ(rows.size(), batch.keys[t].size() * width);
     tables_.push_back({rows.data(), static_cast<std::int32_t>(batch.keys[t].size()), width, width});
   }
+  catalogues_.clear();
+  for (const data::Catalogue& catalogue : batch.catalogues) {
+    catalogues_.push_back({catalogue.rows, catalogue.log_expected});
+  }
   step.logits.take(batch.samples);
+}
+
+nn::StepInput Trainer::input_of(const Step& step) const {
+  return {.parts = {parts_.data(), parts_used_},
+          .tables = tables_,
+          .dense = step.dense.get(),
+          .catalogues = catalogues_,
+          .seed = step.batch.seed};
 }
 
 // The dense vector as the lanes have it, by way of whoever pulls it.
@@ -204,9 +262,7 @@ Status Trainer::train(Step& step, Executor& executor) {
     bind(step);
     bind_gradients(step);
     nn::StepOutput output{.dtables = dtables_, .ddense = ddense, .logits = step.logits.get()};
-    session_.train(
-        {.parts = {parts_.data(), parts_used_}, .tables = tables_, .dense = step.dense.get()},
-        executor, output);
+    session_.train(input_of(step), executor, output);
     step.loss = output.loss;
     ddense_and_count.back() = 1.0f;
   }
@@ -223,9 +279,9 @@ Status Trainer::train(Step& step, Executor& executor) {
 void Trainer::infer(Step& step, Executor& executor) {
   CHECK(gather_dense(step).ok());  // nothing is asked of others here
   bind(step);
-  session_.infer(
-      {.parts = {parts_.data(), parts_used_}, .tables = tables_, .dense = step.dense.get()},
-      executor, step.logits.get());
+  const bool has_ranks = graph_.ranks() != nn::kNoTensor;
+  const std::span<float> ranks = step.ranks.take(has_ranks ? groups_of(step.batch) : 0);
+  session_.infer(input_of(step), executor, step.logits.get(), ranks);
 }
 
 }  // namespace meander::worker

@@ -42,6 +42,7 @@ struct Step {
   data::Batch batch;
   std::vector<Buffer> rows;       // pulled, by table
   Floats dense, logits;           // (dense_size), (samples)
+  Floats ranks;                   // (groups), of a slice whose graph has them
   Floats ddense;                  // (dense_size + 1): and 1 if the step holds samples, else 0
   std::vector<Floats> gradients;  // by table: (keys, width)
   double loss = 0;
@@ -82,6 +83,7 @@ class Trainer {
  private:
   bool moves_dense(const Step& step) const;
   void bind(Step& step);
+  nn::StepInput input_of(const Step& step) const;  // of a bound one
   void bind_gradients(Step& step);
   Status gather_dense(Step& step);
   Status average(std::span<float> ddense_and_count) const;
@@ -97,6 +99,7 @@ class Trainer {
   std::vector<nn::PartInput> parts_;
   std::vector<nn::ConstMatrix> tables_;
   std::vector<nn::Matrix> dtables_;
+  std::vector<nn::Catalogue> catalogues_;
   std::size_t parts_used_ = 0;
 };
 
@@ -105,5 +108,8 @@ void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& 
 
 // Adds the logits of a step and its labels to `scores`.
 void add_scores(const Step& step, ScoreSums& scores);
+// Adds the places of a held-out step's targets, among the catalogue where the graph ranks by it,
+// else among their own negatives; and all scores to the segments that they belong to.
+void add_ranks(const Step& step, Accumulator& sums);
 
 }  // namespace meander::worker

@@ -68,6 +68,16 @@ struct Kernels {
   void (*dropout)(Drop drop, std::uint32_t first, const float* x, float* y, std::size_t n);
   void (*dropout_add)(Drop drop, std::uint32_t first, const float* x, float* y, std::size_t n);
 
+  // ---- a softmax over long rows, tile by tile
+  // x (M, N) becomes exp(x - top), where top (M) first grows to the largest value of its row;
+  // keep (M) = exp(what top was - top), by which everything made with the former top counts now;
+  // sum (M) = sum keep + the sum of the row.
+  void (*softmax_rows)(float* x, std::int32_t ldx, float* top, float* keep, float* sum,
+                       std::int32_t m, std::int32_t n);
+  // x (M, N) = scale exp(x - shift (M)).
+  void (*exp_rows)(float* x, std::int32_t ldx, const float* shift, float scale, std::int32_t m,
+                   std::int32_t n);
+
   // ---- an output unit on a sigmoid layer y (M, N): out = y . w + bias
   void (*row_dot)(const float* y, std::int32_t ldy, const float* w, float bias, float* out,
                   std::int32_t m, std::int32_t n);

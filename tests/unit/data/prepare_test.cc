@@ -211,9 +211,6 @@ TEST(Prepare, OptionsThatContradictAreRefused) {
   expect_refused(*storage, options, Code::kInvalid, "no times");
   options.holdout = HoldoutSpec{Holdout::kGiven, 0};
   expect_refused(*storage, options, Code::kInvalid, "go together");
-  options = lines_options(Format::kPairs, {"p.txt"});
-  options.min_history = 0;
-  expect_refused(*storage, options, Code::kInvalid, "min_history");
   options = lines_options(Format::kCsv, {"p.txt"});
   expect_refused(*storage, options, Code::kInvalid, "schema");
   EXPECT_EQ(parse_format("cvs").status().message().substr(0, 20), "unknown format 'cvs'");

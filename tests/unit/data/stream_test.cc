@@ -542,7 +542,11 @@ TEST_F(StreamTest, WhatTheLogCannotServeIsRefused) {
   EXPECT_EQ(refused([](auto& s) { s.index = 1; }), Code::kInvalid);
   EXPECT_EQ(refused([](auto& s) { s.batch = 1; }), Code::kInvalid);
   EXPECT_EQ(refused([](auto& s) { s.parts = 0; }), Code::kInvalid);
-  EXPECT_EQ(refused([](auto& s) { s.history = 0; }), Code::kInvalid);
+  EXPECT_EQ(refused([](auto& s) { s.catalogues = {CatalogueKind::kDrawn}; }), Code::kInvalid);
+  EXPECT_EQ(refused([](auto& s) {
+              s.catalogues = {CatalogueKind::kNone, CatalogueKind::kAll};  // of categories
+            }),
+            Code::kInvalid);
   EXPECT_EQ(refused([](auto& s) { s.epochs = 0; }), Code::kInvalid);
   EXPECT_EQ(refused([](auto& s) { s.slots[0].table = 2; }), Code::kInvalid);
   EXPECT_EQ(refused([](auto& s) { s.from_ms = 5, s.until_ms = 4; }), Code::kInvalid);

@@ -46,7 +46,7 @@ TEST(Description, SurvivesItsText) {
 
 TEST(Description, AnotherVersionIsRefusedWithWhatToDo) {
   std::string text = encode_description(full());
-  text.replace(text.find("\"version\":1"), 11, "\"version\":9");
+  text.replace(text.find("\"version\":2"), 11, "\"version\":9");
   const auto read = decode_description(text, "export.json");
   EXPECT_EQ(read.status().code(), Code::kInvalid);
   EXPECT_THAT(read.status().message(), HasSubstr("export again"));

@@ -102,6 +102,7 @@ class OpHarness {
     }
     part_.layout = layout;
     part_.negative_valid = valid;
+    part_.age = age;
     memory_.assign(graph.ops().size(), {});
     loss_ = 0;
     for (std::size_t op = 0; op < graph.ops().size(); ++op) {
@@ -178,6 +179,7 @@ class OpHarness {
   std::vector<float> dense, ddense;
   std::uint64_t seed = 0;    // of the step
   std::vector<float> valid;  // of auxiliary negatives, by kHistory row
+  std::vector<float> age;    // of behaviours, by kHistory row; empty: no op reads it
 
  private:
   static constexpr float kUnset = std::numeric_limits<float>::quiet_NaN();
