@@ -73,6 +73,16 @@ Status check_slots(const std::vector<nn::SlotSpec>& slots) {
   return {};
 }
 
+// Attention cuts what it reads, the item's row or the whole behaviour, into heads.
+Status check_heads(const ModelSpec& spec) {
+  std::int32_t width = 0;
+  for (const nn::SlotSpec& slot : spec.slots) width += slot.in_history ? slot.width : 0;
+  if (spec.kind == "sasrec") width = spec.slots[0].width;
+  if (width % spec.heads == 0) return {};
+  return invalid("heads is " + std::to_string(spec.heads) + ": must divide the width " +
+                 std::to_string(width));
+}
+
 Status check_fields(const ModelSpec& spec) {
   RETURN_IF_ERROR(check_slots(spec.slots));
   if (spec.numeric_features < 0 || spec.numeric_features > kWidthMax) {
@@ -97,6 +107,10 @@ Status check_fields(const ModelSpec& spec) {
   RETURN_IF_ERROR(check_one_of("loss", spec.loss, {"bce", "softmax", "sampled"}));
   RETURN_IF_ERROR(check_one_of("decay", spec.decay, {"fixed", "learned", "user", "category"}));
   if (!(spec.half_life_h > 0)) return invalid("half_life_h must be above 0");
+  if (spec.blocks < 1 || spec.heads < 1 || spec.positions < 1) {
+    return invalid("blocks, heads and positions must be at least 1");
+  }
+  RETURN_IF_ERROR(check_heads(spec));
   if (!(spec.dropout >= 0 && spec.dropout < 1)) return invalid("dropout must be from 0 to below 1");
   if (spec.decay == "user" && std::ranges::all_of(spec.slots, &nn::SlotSpec::in_history)) {
     return invalid("decay is 'user', and no slot is of the user: name it in model.slots");

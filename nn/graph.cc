@@ -85,13 +85,15 @@ void Graph::add(std::unique_ptr<Op> op) {
   CHECK(at_batch || ops_.empty() || ops_.back()->scope() == Scope::kPart)
       << op->name() << " works one part alone, but " << ops_.back()->name()
       << " before it needs the whole batch";
-  const auto check_tensor = [&](TensorId id) {
+  const auto check_tensor = [&](TensorId id, bool is_input) {
     CHECK(id >= 0 && id < static_cast<TensorId>(tensors_.size())) << op->name();
-    CHECK(!at_batch || tensors_[id].rows == Rows::kSample || tensors_[id].rows == Rows::kGroup)
+    const Rows rows = tensors_[id].rows;
+    CHECK(!at_batch || rows == Rows::kSample || rows == Rows::kGroup ||
+          (is_input && rows == Rows::kHistory))
         << op->name() << ": a whole batch has only sample and group rows";
   };
-  for (TensorId id : op->inputs()) check_tensor(id);
-  for (TensorId id : op->outputs()) check_tensor(id);
+  for (TensorId id : op->inputs()) check_tensor(id, true);
+  for (TensorId id : op->outputs()) check_tensor(id, false);
   ops_.push_back(std::move(op));
 }
 

@@ -32,6 +32,8 @@ struct Layout {
   std::int32_t batch_groups = 0;
   std::int32_t batch_longest = 0;
   std::int32_t batch_negatives = 0;  // valid auxiliary negatives after the first step
+  std::int32_t batch_history_rows = 0;
+  std::int32_t catalogue_rows = 0;  // of the step's largest catalogue
 
   std::int32_t samples() const { return groups * candidates; }
   std::int32_t steps() const { return static_cast<std::int32_t>(step_rows.size()); }

@@ -51,8 +51,13 @@ struct TensorSpec {
 
 // kPart: works one part alone, on any thread. kBatch: sees the kSample and kGroup rows of all parts
 // at once (a mean over the batch, a graph of all rows); every op after one of these is at batch
-// scope too.
+// scope too. Its inputs may also be kHistory tensors, which it finds part by part.
 enum class Scope { kPart, kBatch };
+
+// The tensors of one part, by TensorId.
+struct PartTensors {
+  std::span<const Matrix> values, grads;
+};
 
 // What forward() and backward() work on. Everything is preallocated.
 struct OpContext {
@@ -77,6 +82,7 @@ struct OpContext {
   std::uint64_t seed = 0;
   // At batch scope alone: all parts' inputs, in order, and who runs tasks beside each other.
   std::span<const PartInput> parts;
+  std::span<const PartTensors> part_tensors;  // of each part
   Executor* executor = nullptr;
 
   Matrix value(TensorId t) const { return values[t]; }

@@ -36,6 +36,29 @@ class FlushDenormals {
   unsigned before_;
 };
 
+// Runs the tasks of an op at batch scope as the op itself runs: with the kernels and the treatment
+// of denormals of the thread that called.
+class StepExecutor final : public Executor {
+ public:
+  StepExecutor(Executor& executor, Precision precision)
+      : executor_(executor), precision_(precision) {}
+  void submit(std::function<void()>, std::function<void()>) override {
+    LOG(FATAL) << "an op may only run tasks that it waits for";
+  }
+  void parallel(std::size_t n, const std::function<void(std::size_t)>& body) override {
+    executor_.parallel(n, [&](std::size_t i) {
+      FlushDenormals guard;
+      PrecisionScope scope(precision_);
+      body(i);
+    });
+  }
+  std::size_t threads() const override { return executor_.threads(); }
+
+ private:
+  Executor& executor_;
+  const Precision precision_;
+};
+
 // Memory that is planned first and then had in one piece, on huge pages where it is large: a step
 // goes through all of it twice. It grows, and never shrinks.
 class Arena {
@@ -141,6 +164,7 @@ struct Session::Memory {
   Arena packed;
   std::vector<std::unique_ptr<Workspace>> parts;
   Workspace batch;
+  std::vector<PartTensors> part_tensors;
   std::vector<float> labels;
   // The step under way, for the tasks of the executor.
   const StepInput* input = nullptr;
@@ -155,6 +179,7 @@ struct Session::Memory {
   void lay_out_part(std::size_t part);
   void run_part_forward(std::size_t part);
   void begin_sums();
+  void clear_part_grads(std::size_t part);
   void run_part_backward(std::size_t part);
   OpContext batch_context(std::size_t op, Executor& executor) const;
   OpContext context_of(const Workspace& space, std::size_t op) const;
@@ -170,7 +195,7 @@ Session::Memory::Memory(const Graph& g, Precision precision)
   in_batch[g.logits()] = 1;
   if (g.ranks() != kNoTensor) in_batch[g.ranks()] = 1;
   for (std::size_t op = part_ops; op < ops.size(); ++op) {
-    for (TensorId id : ops[op]->inputs()) in_batch[id] = 1;
+    for (TensorId id : ops[op]->inputs()) in_batch[id] = g.spec(id).rows != Rows::kHistory;
     for (TensorId id : ops[op]->outputs()) in_batch[id] = 1;
   }
   packed_at.resize(ops.size());
@@ -203,14 +228,20 @@ void Session::Memory::size_batch() {
     CHECK_EQ(layout.candidates, batch.layout.candidates);
     batch.layout.groups += layout.groups;
     batch.layout.batch_longest = std::max(batch.layout.batch_longest, layout.steps());
+    batch.layout.batch_history_rows += layout.history_rows;
     if (training && graph.needs_negatives()) batch.layout.batch_negatives += negatives_of(part);
   }
   CHECK_GT(batch.layout.groups, 0) << "an empty batch";
   batch.layout.batch_groups = batch.layout.groups;
+  for (const Catalogue& catalogue : input->catalogues) {
+    batch.layout.catalogue_rows =
+        std::max(batch.layout.catalogue_rows, static_cast<std::int32_t>(catalogue.rows.size()));
+  }
 }
 
 void Session::Memory::bind_inputs() {
   labels.clear();
+  part_tensors.clear();
   batch.context.layout = &batch.layout;
   batch.context.input = nullptr;
   batch.context.tables = input->tables;
@@ -224,6 +255,9 @@ void Session::Memory::bind_inputs() {
     layout.batch_groups = batch.layout.batch_groups;
     layout.batch_longest = batch.layout.batch_longest;
     layout.batch_negatives = batch.layout.batch_negatives;
+    layout.batch_history_rows = batch.layout.batch_history_rows;
+    layout.catalogue_rows = batch.layout.catalogue_rows;
+    part_tensors.push_back({parts[p]->values, parts[p]->grads});
     OpContext& context = parts[p]->context;
     context.layout = &layout;
     context.input = &part;
@@ -238,6 +272,7 @@ void Session::Memory::bind_inputs() {
     }
   }
   batch.context.labels = labels;
+  batch.context.part_tensors = part_tensors;
 }
 
 // Places the tensors and op memory that `space` itself holds; the rest are views of the batch's.
@@ -349,8 +384,9 @@ void Session::Memory::forward(Executor& executor) {
   });
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_forward(p); });
   PrecisionScope scope(precision());
+  StepExecutor tasks(executor, precision());
   for (std::size_t op = part_ops; op < graph.ops().size(); ++op) {
-    graph.ops()[op]->forward(batch_context(op, executor));
+    graph.ops()[op]->forward(batch_context(op, tasks));
   }
 }
 
@@ -370,11 +406,16 @@ void Session::Memory::begin_sums() {
   }
 }
 
+void Session::Memory::clear_part_grads(std::size_t p) {
+  const Workspace& space = *parts[p];
+  zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
+}
+
 void Session::Memory::run_part_backward(std::size_t p) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
   Workspace& space = *parts[p];
-  zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
+  if (part_ops == graph.ops().size()) clear_part_grads(p);
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = part_ops; op-- > 0;) graph.ops()[op]->backward(context_of(space, op));
 }
@@ -385,8 +426,13 @@ void Session::Memory::backward(Executor& executor, const StepOutput& step_output
   output = &step_output;
   zero(batch.arena.at(batch.zeroed_begin), batch.zeroed_end - batch.zeroed_begin);
   begin_sums();
+  // Ops at batch scope may add to gradients of parts, so those are cleared before them.
+  if (part_ops < graph.ops().size()) {
+    executor.parallel(input->parts.size(), [this](std::size_t p) { clear_part_grads(p); });
+  }
+  StepExecutor tasks(executor, precision());
   for (std::size_t op = graph.ops().size(); op-- > part_ops;) {
-    graph.ops()[op]->backward(batch_context(op, executor));
+    graph.ops()[op]->backward(batch_context(op, tasks));
   }
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_backward(p); });
 }

@@ -40,6 +40,7 @@ KEYS = (40, 9)  # items, categories
 HIDDEN = 8
 ATTENTION = (12, 6)
 HEAD = (16, 8)
+HEADS = 2
 
 
 class Params(dict):
@@ -122,6 +123,80 @@ def attention(params, query, keys):
     return torch.softmax(torch.stack(scores), 0)
 
 
+def layer_norm(params, name, x, epsilon):
+    """Of the last axis."""
+    gamma = params.get(name + "/gamma", 1, x.shape[-1], around=1.0)[0]
+    beta = params.get(name + "/beta", 1, x.shape[-1])[0]
+    variance = x.var(-1, unbiased=False, keepdim=True)
+    return gamma * (x - x.mean(-1, keepdim=True)) / torch.sqrt(variance + epsilon) + beta
+
+
+def positions(params, name, x):
+    """The rows of the last len(x) positions."""
+    return params.get(name + "/rows", LENGTH_MAX, x.shape[-1])[LENGTH_MAX - len(x):]
+
+
+def dot_attention(query, keys, values, hidden):
+    """Rows of heads beside each other; `hidden` (queries, keys) is what a query does not see."""
+    seen = []
+    for q, k, v in zip(*(x.chunk(HEADS, -1) for x in (query, keys, values))):
+        score = (q @ k.T / np.sqrt(q.shape[-1])).masked_fill(hidden, -torch.inf)
+        seen.append(torch.softmax(score, -1) @ v)
+    return torch.cat(seen, -1)
+
+
+def transformer(params, name, history):
+    """SASRec's encoder: the states after each behaviour."""
+    x = torch.stack(history)
+    width = x.shape[-1]
+    x = np.sqrt(width) * x + positions(params, name + "/positions", x)
+    future = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
+    for block in (f"{name}/block{b}" for b in (1, 2)):
+        q = layer_norm(params, block + "/attention/norm", x, 1e-8)
+        query = dense(params, block + "/attention/query", q, width)
+        keys, values = dense(params, block + "/attention/keys_values", x, 2 * width).chunk(2, -1)
+        z = layer_norm(params, block + "/feed_forward/norm",
+                       q + dot_attention(query, keys, values, future), 1e-8)
+        inner = torch.relu(dense(params, block + "/feed_forward/dense1", z, width))
+        x = z + dense(params, block + "/feed_forward/dense2", inner, width)
+    return layer_norm(params, name + "/norm", x, 1e-8)
+
+
+def sasrec(params, table, batch):
+    """(sum of the losses of all positions / their number, logits)."""
+    item = lambda row: table(torch.tensor([int(row)]))[0]
+    terms, logits = [], []
+    for g, length in enumerate(batch.lengths):
+        span = slice(batch.start[g], batch.start[g] + length)
+        history = [item(row) for row in batch.history[0, span]]
+        states = transformer(params, "encoder", history)
+        candidates = [item(row) for row in batch.target[0, g]]
+        logits += [states[-1] @ candidate for candidate in candidates]
+        pairs = [(states[t - 1], history[t], item(batch.negative[0, span][t]))
+                 for t in range(1, length) if batch.valid[span][t]]
+        for state, positive, negative in pairs + [(states[-1], *candidates)]:
+            terms.append(-torch.nn.functional.logsigmoid(state @ positive)
+                         - torch.nn.functional.logsigmoid(-state @ negative))
+    return torch.stack(terms).mean(), torch.stack(logits)
+
+
+def bst(params, q, history):
+    """What the target's position gives, with the target as the last behaviour."""
+    width = len(q)
+    x = torch.stack(history)
+    x = torch.cat([x + positions(params, "positions", x), q[None]])
+    kernel = lambda name: params.get("attention/" + name, width, width)
+    query = dense(params, "attention/query", q[None], width)
+    seen = dot_attention(query, x @ kernel("keys"), x @ kernel("values"), torch.tensor(False))
+    y = layer_norm(params, "attention/norm", q + dense(params, "attention/output", seen[0], width),
+                   1e-5)
+    inner = dense(params, "feed_forward/dense1", y, 4 * width)
+    alpha = params.get("feed_forward/prelu/alpha", 1, 4 * width, around=0.1)[0]
+    inner = torch.where(inner > 0, inner, alpha * inner)
+    return layer_norm(params, "feed_forward/norm",
+                      y + dense(params, "feed_forward/dense2", inner, width), 1e-5)
+
+
 def auxiliary_net(params, state, behaviour):
     """Log of the softmax: (is the next behaviour, is not)."""
     x = scale(params, "auxiliary/scale", torch.cat([state, behaviour]))
@@ -175,6 +250,8 @@ def embed(tables, rows):
 
 def forward(kind, params, tables, batch):
     """(loss, logits) of a batch."""
+    if kind == "sasrec":
+        return sasrec(params, tables[0], batch)
     inputs, auxiliary = [], torch.zeros((), dtype=torch.float64)
     for g, length in enumerate(batch.lengths):
         span = slice(batch.start[g], batch.start[g] + length)
@@ -199,6 +276,9 @@ def forward(kind, params, tables, batch):
                 weights = attention(params, q, history)
                 interest = sum(w * h for w, h in zip(weights, history))
                 inputs.append(torch.cat([q, total, q * total, interest]))
+            elif kind == "bst":
+                mean = total / length
+                inputs.append(torch.cat([q, mean, q * mean, bst(params, q, history)]))
             elif kind == "dien":
                 query = dense(params, "query", q, HIDDEN)
                 alpha = params.get("query/prelu/alpha", 1, HIDDEN, around=0.1)[0]
@@ -249,7 +329,10 @@ def fixture(kind, widths, candidates, seed):
         out |= {f"batch/{b}/{name}": value for name, value in batch.arrays().items()}
     out["logits"] = logits.detach().numpy().reshape(GROUPS, candidates)
     out["loss"] = np.array(loss.item())
-    out |= {f"dtable/{t}": e.weight.grad.to_dense().numpy() for t, e in enumerate(tables)}
+    # A table that the model does not read has no gradient.
+    gradients = [e.weight.grad.to_dense() if e.weight.grad is not None else torch.zeros_like(e.weight)
+                 for e in tables]
+    out |= {f"dtable/{t}": gradient.detach().numpy() for t, gradient in enumerate(gradients)}
     out |= {f"dparam/{name}": p.grad.numpy() for name, p in params.items()}
     out["losses"] = np.array(train(params, tables, kind, batches))
     return out
@@ -273,7 +356,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (kind, widths, candidates) in enumerate([
             ("dnn", (6, 4), 2), ("lstm", (6, 4), 2), ("lstm2", (6, 4), 2), ("din", (6, 4), 3),
-            ("dien", (5, 4), 2)]):
+            ("dien", (5, 4), 2), ("sasrec", (6, 4), 2), ("bst", (6, 4), 3)]):
         write(folder / f"{kind}.bin", fixture(kind, widths, candidates, seed))
 
 

@@ -8,15 +8,35 @@ constexpr std::int64_t kOnnxInt32 = 6;  // TensorProto.DataType
 
 }  // namespace
 
-std::string onnx_history_mask(GraphWriter& writer, const std::string& history) {
+namespace {
+
+// int32 (T, 1): first, first + 1, ... for the steps of `history`.
+std::string steps_from(GraphWriter& writer, const std::string& history, std::int64_t first) {
   const std::string shape = writer.node("Shape", {history});
   const std::string steps = writer.node("Gather", {shape, writer.constant_int({}, {0})});
   const std::string range =
       writer.node("Range", {writer.constant_int({}, {0}), steps, writer.constant_int({}, {1})});
   const std::string step = writer.node("Cast", {range}, {{"to", kOnnxInt32}});
   const std::string column = writer.node("Unsqueeze", {step, writer.constant_int({1}, {1})});
-  const std::string mask = writer.node("Less", {column, writer.lengths()});
+  if (first == 0) return column;
+  return writer.node("Add", {column, writer.node("Cast", {writer.constant_int({}, {first})},
+                                                 {{"to", kOnnxInt32}})});
+}
+
+}  // namespace
+
+std::string onnx_history_mask(GraphWriter& writer, const std::string& history) {
+  const std::string mask = writer.node("Less", {steps_from(writer, history, 0), writer.lengths()});
   return writer.node("Unsqueeze", {mask, writer.constant_int({1}, {2})});
+}
+
+std::string onnx_last_states(GraphWriter& writer, const std::string& history) {
+  const std::string is_last =
+      writer.node("Equal", {steps_from(writer, history, 1), writer.lengths()});
+  const std::string mask = writer.node("Unsqueeze", {is_last, writer.constant_int({1}, {2})});
+  const std::string last = writer.node("Where", {mask, history, writer.constant({}, {0.0f})});
+  return writer.node("ReduceSum", {last, writer.constant_int({1}, {0})},
+                     {{"keepdims", std::int64_t{0}}});
 }
 
 std::string onnx_repeat_candidates(GraphWriter& writer, const std::string& groups) {
@@ -47,6 +67,15 @@ std::string onnx_repeat_history(GraphWriter& writer, const std::string& history)
   const std::string shape = writer.node("Concat", {steps, writer.constant_int({1}, {-1}), width},
                                         {{"axis", std::int64_t{0}}});
   return writer.node("Reshape", {repeated, shape});
+}
+
+std::string onnx_layer_norm(GraphWriter& writer, const std::string& x, ParamId gamma, ParamId beta,
+                            float epsilon) {
+  const std::string flat = writer.constant_int({1}, {-1});
+  return writer.node("LayerNormalization",
+                     {x, writer.node("Reshape", {writer.param(gamma), flat}),
+                      writer.node("Reshape", {writer.param(beta), flat})},
+                     {{"axis", std::int64_t{-1}}, {"epsilon", epsilon}});
 }
 
 }  // namespace meander::nn

@@ -34,6 +34,9 @@ ModelSpec spec_of(const std::string& name, const Fixture& fixture) {
   spec.hidden = 8;
   spec.attention = {12, 6};
   spec.head = {16, 8};
+  spec.loss = "bce";
+  spec.positions = 6;
+  if (name == "sasrec" || name == "bst") spec.heads = 2;
   return spec;
 }
 
@@ -193,7 +196,7 @@ TEST_P(GoldenModel, LossesOfTenStepsMatchReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenModel,
-                         ::testing::Values("dnn", "lstm", "lstm2", "din", "dien"),
+                         ::testing::Values("dnn", "lstm", "lstm2", "din", "dien", "sasrec", "bst"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

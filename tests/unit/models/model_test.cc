@@ -29,6 +29,12 @@ ModelSpec spec_of(const std::string& kind) {
   spec.hidden = 5;
   spec.attention = {7, 4};
   spec.head = {9, 6};
+  // A model of the next item reads nothing else.
+  if (kind == "sasrec") {
+    spec.slots.resize(1);
+    spec.numeric_features = 0;
+    spec.loss = "bce";
+  }
   return spec;
 }
 
@@ -152,6 +158,35 @@ TEST(Models, OnlyTheAuxiliaryLossAsksForNegatives) {
   EXPECT_FALSE(build(spec_of("din")).needs_negatives());
 }
 
+TEST(Sasrec, AsksForWhatItsLossReads) {
+  using enum nn::Graph::CatalogueUse;
+  ModelSpec spec = spec_of("sasrec");
+  EXPECT_TRUE(build(spec).needs_negatives());
+  EXPECT_EQ(build(spec).catalogue(0, true), kNone);
+  spec.loss = "softmax";
+  EXPECT_FALSE(build(spec).needs_negatives());
+  EXPECT_EQ(build(spec).catalogue(0, true), kAll);
+  spec.loss = "sampled";
+  EXPECT_EQ(build(spec).catalogue(0, true), kDrawn);
+  EXPECT_EQ(build(spec).catalogue(0, false), kAll) << "ranks are among every item";
+}
+
+TEST(Sasrec, DropoutIsForTraining) {
+  for (const char* kind : {"sasrec", "bst"}) {
+    ModelSpec spec = spec_of(kind);
+    const Step without(spec);
+    spec.dropout = 0.5f;
+    const Step with(spec);
+    EXPECT_NE(with.output.loss, without.output.loss);
+    InlineExecutor executor;
+    std::vector<float> scores(8), dropped(8);
+    nn::Session(without.graph).infer({without.batch->inputs(), without.rows, without.dense},
+                                     executor, scores);
+    nn::Session(with.graph).infer({with.batch->inputs(), with.rows, with.dense}, executor, dropped);
+    EXPECT_EQ(scores, dropped);
+  }
+}
+
 TEST(Models, AuxiliaryLossIsAMeanOverPaddedStepsOrOverRealOnes) {
   ModelSpec spec = spec_of("dien");
   const double padded = Step(spec).output.loss;
@@ -183,8 +218,8 @@ TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
 }
 
 TEST(Models, UnknownKindNamesTheNearest) {
-  expect_invalid(spec_of("lsmt"), "unknown model 'lsmt': did you mean 'lstm'?");
-  expect_invalid(spec_of("transformer"), "there is counting, ");
+  expect_invalid(spec_of("lstn"), "unknown model 'lstn': did you mean 'lstm'?");
+  expect_invalid(spec_of("transformer"), "there is bst, counting, ");
 }
 
 TEST(Models, RefuseFieldsOutOfRange) {
@@ -203,6 +238,9 @@ TEST(Models, RefuseFieldsOutOfRange) {
   expect_invalid(with([](ModelSpec& s) { s.auxiliary_mean = "all"; }), "padded, real");
   expect_invalid(with([](ModelSpec& s) { s.auxiliary_weight = std::nanf(""); }),
                  "auxiliary_weight");
+  expect_invalid(with([](ModelSpec& s) { s.positions = 0; }), "positions must be at least 1");
+  expect_invalid(with([](ModelSpec& s) { s.heads = 4; }), "heads is 4: must divide the width 7");
+  expect_invalid(with([](ModelSpec& s) { s.kind = "sasrec", s.heads = 3; }), "divide the width 4");
   expect_invalid(with([](ModelSpec& s) { s.numeric_features = -1; }), "numeric_features is -1");
 }
 

@@ -209,6 +209,35 @@ TEST_P(KernelsTest, ExponentialHasSmallRelativeErrorAndEnds) {
   EXPECT_TRUE(std::isfinite(ends[3]));
 }
 
+TEST_P(KernelsTest, SoftmaxOfTilesIsThatOfTheWholeRow) {
+  constexpr int kRows = 3, kStride = 150;
+  for (const int n : {1, 7, 16, 64, 70, 145}) {
+    Floats x = random(kRows * kStride, -30, 30), top(kRows, -5.0f), keep(kRows), sum(kRows, 2.0f);
+    x[kStride] = -std::numeric_limits<float>::infinity();
+    Floats e = x;
+    Floats top_before = top;
+    kernels().softmax_rows(e.data(), kStride, top.data(), keep.data(), sum.data(), kRows, n);
+    for (int r = 0; r < kRows; ++r) {
+      const float* row = &x[r * kStride];
+      EXPECT_EQ(top[r], std::max(-5.0f, *std::max_element(row, row + n)));
+      EXPECT_NEAR(keep[r], std::exp(top_before[r] - top[r]), 1e-6);
+      double total = 2 * std::exp(double{top_before[r]} - top[r]);
+      for (int j = 0; j < n; ++j) {
+        EXPECT_NEAR(e[r * kStride + j], std::exp(double{row[j]} - top[r]), 1e-6);
+        total += std::exp(double{row[j]} - top[r]);
+      }
+      EXPECT_NEAR(sum[r], total, 1e-5 * total);
+      EXPECT_EQ(e[r * kStride + n], row[n]) << "written past the row";
+    }
+    Floats p = x;
+    kernels().exp_rows(p.data(), kStride, top.data(), 0.5f, kRows, n);
+    for (int i = 0; i < kRows * kStride; ++i) {
+      const bool is_inside = i % kStride < n;
+      ASSERT_EQ(p[i], is_inside ? 0.5f * e[i] : x[i]) << i;
+    }
+  }
+}
+
 TEST_P(KernelsTest, FunctionsAreExactAtZeroAndKeepNan) {
   Floats x(5, 0.0f), y(5);
   x[3] = std::numeric_limits<float>::quiet_NaN();
