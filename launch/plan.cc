@@ -363,7 +363,9 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   set_range(plan.held_out, spec.data().test());
   plan.held_out.order = data::StreamOrder::kTime;
   set_needs(*plan.graph, false, plan.held_out);
-  plan.held_out.seen = plan.graph->ranks() != nn::kNoTensor && !spec.data().rank_seen();
+  // Targets that have negatives of their own are ranked among those.
+  const bool ranks_all = plan.graph->ranks() != nn::kNoTensor && plan.log->test_negatives() == 0;
+  plan.held_out.seen = ranks_all && !spec.data().rank_seen();
   // Test targets have the negatives that the log says, however many training draws.
   if (plan.held_out.part == data::LogPart::kTest) {
     plan.held_out.negatives.count = plan.log->test_negatives();

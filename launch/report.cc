@@ -41,7 +41,8 @@ double held_out_log_loss(const Outcome& outcome) {
 bool has_ranks(const Plan& plan, const Outcome& outcome) {
   constexpr std::uint32_t kCandidates = 10;
   return outcome.held_out.ranks.targets() > 0 &&
-         (plan.graph->ranks() != nn::kNoTensor || plan.log->test_negatives() >= kCandidates);
+         (plan.log->test_negatives() == 0 ? plan.graph->ranks() != nn::kNoTensor
+                                           : plan.log->test_negatives() >= kCandidates);
 }
 
 void add_ranks(const RankSums& ranks, boost::json::object& result) {

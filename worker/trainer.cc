@@ -105,11 +105,14 @@ Place place_of(std::span<const float> logits) {
 void add_ranks(const Step& step, Accumulator& sums) {
   const float* logits = step.logits.get().data();
   const float* ranks = step.ranks.get().empty() ? nullptr : step.ranks.get().data();
+  std::size_t groups = 0;
   for (const data::Part& part : step.batch.parts) {
     const auto k = static_cast<std::size_t>(part.candidates);
     for (std::int32_t g = 0; g < part.groups; ++g, logits += k) {
       const Place place = place_of({logits, k});
-      const double rank = ranks != nullptr ? *ranks++ : std::floor(place.above);
+      const bool by_catalogue = place.negatives == 0 && ranks != nullptr;
+      const double rank = by_catalogue ? ranks[groups] : std::floor(place.above);
+      ++groups;
       const std::uint32_t user_targets = part.user_targets.empty() ? 1 : part.user_targets[g];
       const bool is_cold = !part.is_cold.empty() && part.is_cold[g] != 0;
       const Segment segments[] = {is_cold ? Segment::kCold : Segment::kWarm,

@@ -108,8 +108,8 @@ void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& 
 
 // Adds the logits of a step and its labels to `scores`.
 void add_scores(const Step& step, ScoreSums& scores);
-// Adds the places of a held-out step's targets, among the catalogue where the graph ranks by it,
-// else among their own negatives; and all scores to the segments that they belong to.
+// Adds the places of a held-out step's targets, among their own negatives, or where they have none
+// among the catalogue that the graph ranks; and all scores to the segments that they belong to.
 void add_ranks(const Step& step, Accumulator& sums);
 // Adds a training step's targets to the curve of the pass.
 void add_curve(const Step& step, Accumulator& sums);
