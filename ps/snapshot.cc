@@ -3,8 +3,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <optional>
+#include <thread>
 
 #include "common/partition.h"
+#include "ps/slab.h"
 
 namespace meander::ps {
 namespace {
@@ -43,6 +46,25 @@ Status check_same_tables(const std::string& dir, const manifest::Manifest& manif
   return {};
 }
 
+// Takes the pages of rows that are about to be restored, beside who restores them.
+class PageTaker {
+ public:
+  explicit PageTaker(std::vector<std::span<std::byte>> memory)
+      : thread_([memory = std::move(memory)](const std::stop_token& stop) {
+          for (std::span<std::byte> part : memory) {
+            while (!part.empty() && !stop.stop_requested()) {
+              const std::size_t step = std::min(part.size(), kStep);
+              make_resident(part.first(step));
+              part = part.subspan(step);
+            }
+          }
+        }) {}
+
+ private:
+  static constexpr std::size_t kStep = std::size_t{8} << 20;
+  std::jthread thread_;
+};
+
 // What one generation holds. A delta's records take the place of older ones.
 Status load_files(Storage& storage, const checkpoint::Link& link, PartitionRange range,
                   Tables& tables) {
@@ -57,9 +79,11 @@ Status load_files(Storage& storage, const checkpoint::Link& link, PartitionRange
     const double width = file.last_partition() - file.first_partition() + 1.0;
     const double shared = std::min(file.last_partition(), range.last) -
                           std::max(file.first_partition(), range.first) + 1.0;
+    std::optional<PageTaker> pages;
     if (!is_delta) {
-      table.reserve(table.rows() +
-                    static_cast<std::uint64_t>(static_cast<double>(file.rows()) * shared / width));
+      pages.emplace(table.reserve(
+          table.rows() +
+          static_cast<std::uint64_t>(static_cast<double>(file.rows()) * shared / width)));
     }
     RETURN_IF_ERROR(checkpoint::read_rows(
         storage, join_path(link.dir, file.name()), file, range.first, range.last,

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "checkpoint/generation.h"
 #include "common/partition.h"
 #include "ps/streams.h"
@@ -595,6 +597,47 @@ TEST_F(LaneTest, DeltaHoldsWhatWasTouchedSinceItsBase) {
   executor.run_all();
   box.take();  // Flipped
   EXPECT_EQ(box.take().header.saved().files(0).rows(), 1u);
+}
+
+// While it trains, a lane writes 16 MiB of a generation at once and then write_bytes_per_s; once
+// nobody has pushed for a second, as fast as it can.
+TEST_F(LaneTest, WritesAGenerationSlowlyWhileItTrains) {
+  constexpr std::uint32_t kWidth = 4096, kRows = 4096;  // 64 MiB
+  wire::Header setup = setup_header(0, 1);
+  setup.mutable_lane_setup()->mutable_tables(0)->set_width(kWidth);
+  tell("scheduler", setup);
+  ASSERT_TRUE(box.take().header.has_lane_ready());
+  Keys keys(kRows);
+  std::iota(keys.begin(), keys.end(), 0);
+  now = ms(100);
+  push_with_keys(0, 0, keys, Floats(keys.size() * kWidth, -1));
+  ASSERT_EQ(take_outcome(), wire::APPLIED);
+  save(1);
+  ASSERT_TRUE(box.take().header.has_flipped());
+  const auto run_until = [&](std::int64_t end_ms) {
+    for (;;) {
+      executor.run_all();
+      now = std::max(now, std::min(lane->next_timer(), ms(end_ms)));
+      if (now >= ms(end_ms) || !lane->is_saving()) return;
+      lane->on_timer(now);
+    }
+  };
+  // (64 - 16) MiB at 200 MB/s are some 250 ms, and nothing is written twice as fast.
+  run_until(220);
+  EXPECT_TRUE(lane->is_saving());
+  push_with_keys(0, 1, {1}, Floats(kWidth, -1));
+  ASSERT_EQ(take_outcome(), wire::APPLIED);
+  run_until(400);
+  EXPECT_FALSE(lane->is_saving());
+  EXPECT_GT(now, ms(340));
+  ASSERT_TRUE(box.take().header.has_saved());
+
+  now = ms(5000);
+  save(2);
+  ASSERT_TRUE(box.take().header.has_flipped());
+  executor.run_all();
+  EXPECT_FALSE(lane->is_saving());
+  EXPECT_TRUE(box.take().header.has_saved());
 }
 
 TEST_F(LaneTest, RollBackEndsASave) {
