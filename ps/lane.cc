@@ -136,7 +136,7 @@ struct Writing {
           const LaneOptions& options, TimePoint now)
       : begun(now),
         reader(shard.tables, {save.base_steps().data(), std::size_t(save.base_steps_size())}),
-        writer(storage, save.dir(), shard.range, shard.tables),
+        writer(storage, save.dir(), shard.range, shard.tables, options.cluster),
         saved(std::move(result)) {
     std::size_t bytes = 0;
     for (const auto& table : shard.tables) bytes += table->bytes();

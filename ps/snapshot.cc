@@ -2,6 +2,7 @@
 #include "ps/snapshot.h"
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstdio>
 #include <optional>
 #include <thread>
@@ -16,9 +17,11 @@ namespace {
 constexpr std::size_t kGroupBytes = std::size_t{64} << 20;
 constexpr std::uint32_t kGroupsMax = 64;
 
-std::string file_name(std::size_t table, PartitionRange range) {
-  char name[64];
-  std::snprintf(name, sizeof(name), "t%zu-p%05u-%05u.rows", table, range.first, range.last);
+std::string file_name(std::size_t table, PartitionRange range, std::uint64_t run) {
+  char name[64], of_run[24] = "";
+  if (run != 0) std::snprintf(of_run, sizeof(of_run), "-%016" PRIx64, run);
+  std::snprintf(name, sizeof(name), "t%zu-p%05u-%05u%s.rows", table, range.first, range.last,
+                of_run);
   return name;
 }
 
@@ -105,8 +108,8 @@ PartitionRange lane_partitions(std::uint32_t lane, std::uint32_t lanes) {
 }
 
 SnapshotWriter::SnapshotWriter(Storage& storage, std::string dir, PartitionRange range,
-                               const Tables& tables)
-    : storage_(storage), dir_(std::move(dir)), range_(range) {
+                               const Tables& tables, std::uint64_t run)
+    : storage_(storage), dir_(std::move(dir)), range_(range), run_(run) {
   for (const auto& table : tables) {
     const std::uint64_t groups = 1 + table->bytes() / kGroupBytes;
     parts_.push_back({table->width() + table->state_width(),
@@ -122,8 +125,8 @@ Status SnapshotWriter::write(std::uint32_t table, const PackedRecords& records) 
     RETURN_IF_ERROR(storage_.make_directories(dir_));
     const checkpoint::RowsWriter::Cutting cutting{range_.first, range_.last, part.groups};
     ASSIGN_OR_RETURN(part.writer, checkpoint::RowsWriter::create(
-                                      storage_, join_path(dir_, file_name(table, range_)), table,
-                                      part.values, cutting));
+                                      storage_, join_path(dir_, file_name(table, range_, run_)),
+                                      table, part.values, cutting));
   }
   return records.visit([&](const checkpoint::Record& record) {
     digest_ += checkpoint::record_digest(table, record);
@@ -175,7 +178,7 @@ Status save_tables(Storage& storage, const std::string& dir, PartitionRange rang
                    wire::Saved& saved) {
   RETURN_IF_ERROR(storage.make_directories(dir));
   for (const auto& table : tables) saved.add_table_steps(table->step());
-  SnapshotWriter writer(storage, dir, range, tables);
+  SnapshotWriter writer(storage, dir, range, tables, 0);
   CutReader cut(tables, {});
   for (CutReader::Piece piece; cut.next(piece);) {
     RETURN_IF_ERROR(writer.write(piece.table, piece.records));

@@ -599,6 +599,36 @@ TEST_F(LaneTest, DeltaHoldsWhatWasTouchedSinceItsBase) {
   EXPECT_EQ(box.take().header.saved().files(0).rows(), 1u);
 }
 
+// Also where nothing but the name tells two files apart, as on an object store.
+TEST_F(LaneTest, WritesNoFileOfAnotherRunThatWritesTheSameGeneration) {
+  std::vector<std::string> names;
+  for (const std::uint64_t cluster : {kCluster, kCluster + 1}) {
+    make_lane(0);
+    const auto tell_run = [&](const std::string& peer, wire::Header h, std::vector<Buffer> frames) {
+      h.set_cluster(cluster);
+      h.set_request(++last_request);
+      lane->on_message(now, {peer, std::move(h), std::move(frames)});
+    };
+    tell_run("scheduler", setup_header(-1, 1), {});
+    wire::Header push = push_header(0, 0, 0);
+    push.mutable_push()->set_keys_included(true);
+    tell_run("worker/0", push, {buffer_of(Keys{1}), buffer_of(Floats{-1})});
+    wire::Header save;
+    save.mutable_save()->set_generation(1);
+    save.mutable_save()->set_dir("c/gen-000001");
+    save.mutable_save()->set_setup(1);
+    tell_run("scheduler", save, {});
+    executor.run_all();
+    ASSERT_FALSE(box.sent.empty());
+    const wire::Header last = box.sent.back().header;
+    ASSERT_TRUE(last.has_saved()) << last.ShortDebugString();
+    ASSERT_EQ(last.saved().files_size(), 1);
+    names.push_back(last.saved().files(0).name());
+  }
+  EXPECT_NE(names[0], names[1]);
+  EXPECT_EQ(storage->list("c/gen-000001").value().size(), 2u);
+}
+
 // While it trains, a lane writes 16 MiB of a generation at once and then write_bytes_per_s; once
 // nobody has pushed for a second, as fast as it can.
 TEST_F(LaneTest, WritesAGenerationSlowlyWhileItTrains) {
