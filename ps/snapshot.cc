@@ -13,8 +13,8 @@
 namespace meander::ps {
 namespace {
 
-// A block is open for each group, so these may take a 64th of the tables' memory.
-constexpr std::size_t kGroupBytes = std::size_t{64} << 20;
+// A block is open for each group, so these may take a 128th of the tables' memory.
+constexpr std::size_t kGroupBytes = std::size_t{128} << 20;
 constexpr std::uint32_t kGroupsMax = 64;
 
 std::string file_name(std::size_t table, PartitionRange range, std::uint64_t run) {
