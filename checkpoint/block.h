@@ -72,10 +72,10 @@ struct RowsFile {
   std::uint32_t crc = 0;  // of the file; meaningless when blocks were skipped
 };
 // Reads a file of `bytes` bytes: calls `visit` for the records of partitions first ... last of the
-// blocks that touch them (other blocks' payloads are not looked at). kCorrupt: names file and
-// block.
+// blocks that touch them (other blocks' payloads are not looked at). `is_whole`: they are all there
+// are, as far as is known, so nobody else needs the file. kCorrupt: names file and block.
 Result<RowsFile> scan_rows(Storage& storage, const std::string& path, std::uint64_t bytes,
                            std::uint32_t first_partition, std::uint32_t last_partition,
-                           const RecordsVisitor& visit);
+                           bool is_whole, const RecordsVisitor& visit);
 
 }  // namespace meander::checkpoint

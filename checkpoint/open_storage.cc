@@ -26,6 +26,14 @@ class AllStorage final : public Storage {
     ASSIGN_OR_RETURN(Storage* const storage, of(path));
     return storage->read_range(path, offset, size);
   }
+  Result<std::unique_ptr<ReadableFile>> open_cold(const std::string& path) override {
+    ASSIGN_OR_RETURN(Storage* const storage, of(path));
+    return storage->open_cold(path);
+  }
+  Result<std::unique_ptr<WritableFile>> create_cold(const std::string& path) override {
+    ASSIGN_OR_RETURN(Storage* const storage, of(path));
+    return storage->create_cold(path);
+  }
   Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {
     ASSIGN_OR_RETURN(Storage* const storage, of(path));
     return storage->create(path);

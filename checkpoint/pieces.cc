@@ -27,13 +27,21 @@ void Pieces::skip(std::uint64_t size) {
   offset_ += size;
 }
 
+Result<Buffer> Pieces::read_range(std::uint64_t size) {
+  if (!is_cold_) return storage_.read_range(path_, begin_, size);
+  if (file_ == nullptr) {
+    ASSIGN_OR_RETURN(file_, storage_.open_cold(path_));
+  }
+  return file_->read(begin_, size);
+}
+
 Status Pieces::load() {
   piece_ = {};
   begin_ = offset_;
   const std::uint64_t wanted = std::min<std::uint64_t>(kPieceBytes, left());
   // A byte beyond the end: there must be none.
   saw_end_ = wanted == left();
-  ASSIGN_OR_RETURN(piece_, storage_.read_range(path_, begin_, wanted + (saw_end_ ? 1 : 0)));
+  ASSIGN_OR_RETURN(piece_, read_range(wanted + (saw_end_ ? 1 : 0)));
   if (piece_.size() < wanted) {
     return corrupt(path_ + ": torn: " + std::to_string(begin_ + piece_.size()) + " of " +
                    std::to_string(size_) + " bytes");

@@ -27,8 +27,12 @@ bool is_sealed(const T& structure) {
 class Scanner {
  public:
   Scanner(Storage& storage, const std::string& path, std::uint64_t bytes, std::uint32_t first,
-          std::uint32_t last, const RecordsVisitor& visit)
-      : path_(path), pieces_(storage, path, bytes), first_(first), last_(last), visit_(visit) {}
+          std::uint32_t last, bool is_whole, const RecordsVisitor& visit)
+      : path_(path),
+        pieces_(storage, path, bytes, is_whole),
+        first_(first),
+        last_(last),
+        visit_(visit) {}
 
   Result<RowsFile> scan() {
     RETURN_IF_ERROR(read_header());
@@ -196,15 +200,18 @@ std::uint64_t raw_size(std::uint64_t records, std::uint64_t admitted, std::uint6
 
 Result<RowsFile> scan_rows(Storage& storage, const std::string& path, std::uint64_t bytes,
                            std::uint32_t first_partition, std::uint32_t last_partition,
-                           const RecordsVisitor& visit) {
-  return Scanner(storage, path, bytes, first_partition, last_partition, visit).scan();
+                           bool is_whole, const RecordsVisitor& visit) {
+  return Scanner(storage, path, bytes, first_partition, last_partition, is_whole, visit).scan();
 }
 
 Status read_rows(Storage& storage, const std::string& path, const manifest::File& file,
                  std::uint32_t first_partition, std::uint32_t last_partition,
                  const RecordsVisitor& visit) {
-  ASSIGN_OR_RETURN(const RowsFile rows,
-                   scan_rows(storage, path, file.bytes(), first_partition, last_partition, visit));
+  // Else other lanes of this machine are going to read the rest.
+  const bool is_whole =
+      first_partition <= file.first_partition() && file.last_partition() <= last_partition;
+  ASSIGN_OR_RETURN(const RowsFile rows, scan_rows(storage, path, file.bytes(), first_partition,
+                                                  last_partition, is_whole, visit));
   if (rows.rows != file.rows() || rows.table != file.table()) {
     return corrupt(path + ": holds other rows than the manifest says");
   }

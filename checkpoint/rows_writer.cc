@@ -205,7 +205,7 @@ Result<std::unique_ptr<RowsWriter>> RowsWriter::create(Storage& storage, const s
   CHECK_LE(cutting.first_partition, cutting.last_partition);
   CHECK_LT(cutting.last_partition, kPartitions);
   auto impl = std::make_unique<Impl>();
-  ASSIGN_OR_RETURN(impl->file, storage.create(path));
+  ASSIGN_OR_RETURN(impl->file, storage.create_cold(path));
   impl->cutting = cutting;
   impl->values = values;
   const std::size_t record = raw_size(1, 1, values);

@@ -31,7 +31,7 @@ Status verify_file(Storage& storage, const std::string& path, const manifest::Ma
     return Status();
   };
   ASSIGN_OR_RETURN(const RowsFile rows,
-                   scan_rows(storage, path, file.bytes(), 0, kPartitions - 1, visit));
+                   scan_rows(storage, path, file.bytes(), 0, kPartitions - 1, true, visit));
   sums.rows[file.table()] += rows.rows;
   if (rows.crc != file.crc32c()) {
     return corrupt(path + ": its checksum is not the manifest's");

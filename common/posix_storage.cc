@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "common/direct_file.h"
 #include "common/storage.h"
 
 namespace meander {
@@ -84,14 +85,22 @@ Status sync_names(const std::string& directory) {
   return {};
 }
 
+enum class Use { kScratch, kWarm, kCold };  // lost in a power cut; read again soon; not so
+
 class PosixFile final : public WritableFile {
  public:
-  PosixFile(std::string path, int fd, bool is_durable)
-      : path_(std::move(path)), fd_(fd), is_durable_(is_durable) {}
+  PosixFile(std::string path, int fd, Use use)
+      : path_(std::move(path)),
+        fd_(fd),
+        is_durable_(use != Use::kScratch),
+        may_be_direct_(use == Use::kCold) {}
 
   Status append(const void* bytes, std::size_t size) override {
     CHECK_GE(fd_.get(), 0) << "append after close";
     if (pending_.size() + size >= kWriteChunk) {
+      if (std::exchange(may_be_direct_, false) && DirectWriter::can_write(fd_.get())) {
+        direct_ = std::make_unique<DirectWriter>(fd_.get());
+      }
       RETURN_IF_ERROR(flush());
       if (size >= kWriteChunk) return write(static_cast<const char*>(bytes), size);
     }
@@ -102,7 +111,7 @@ class PosixFile final : public WritableFile {
 
   Status sync() override {
     CHECK_GE(fd_.get(), 0) << "sync after close";
-    RETURN_IF_ERROR(flush());
+    RETURN_IF_ERROR(flush_all());
     if (::fdatasync(fd_.get()) != 0) return fail(errno);
     if (!std::exchange(is_name_durable_, true)) return sync_names(parent_of(path_));
     return {};
@@ -110,7 +119,7 @@ class PosixFile final : public WritableFile {
 
   Status close() override {
     CHECK_GE(fd_.get(), 0) << "close after close";
-    RETURN_IF_ERROR(flush());
+    RETURN_IF_ERROR(flush_all());
     if (is_durable_ && ::fsync(fd_.get()) != 0) return fail(errno);
     // A close that is interrupted has closed all the same (Linux); other errors are those of
     // network file systems that write late.
@@ -125,8 +134,22 @@ class PosixFile final : public WritableFile {
     return {};
   }
 
+  // All is with the system.
+  Status flush_all() {
+    may_be_direct_ = false;
+    RETURN_IF_ERROR(flush());
+    if (direct_ == nullptr) return {};
+    const int error = direct_->finish();
+    direct_.reset();
+    return error == 0 ? Status() : fail(error);
+  }
+
   Status write(const char* bytes, std::size_t size) {
     if (!error_.ok()) return error_;
+    if (direct_ != nullptr) {
+      const int error = direct_->append(bytes, size);
+      return error == 0 ? Status() : fail(error);
+    }
     while (size > 0) {
       const ssize_t written = ::write(fd_.get(), bytes, size);
       if (written < 0 && errno == EINTR) continue;
@@ -154,10 +177,29 @@ class PosixFile final : public WritableFile {
   std::string path_;
   Descriptor fd_;
   bool is_durable_;
-  bool is_name_durable_ = false;  // so that sync() does it once
+  bool may_be_direct_;                    // as nothing was written so far
+  bool is_name_durable_ = false;          // so that sync() does it once
   std::uint64_t written_ = 0, sent_ = 0;  // bytes: of the file, and on their way to the disk
   std::string pending_;
   Status error_;
+  std::unique_ptr<DirectWriter> direct_;
+};
+
+class ColdFile final : public ReadableFile {
+ public:
+  ColdFile(std::string path, int fd) : path_(std::move(path)), fd_(fd), direct_(fd) {}
+
+  Result<Buffer> read(std::uint64_t offset, std::size_t size) override {
+    Buffer bytes;
+    const int error = direct_.read(offset, size, bytes);
+    if (error != 0) return io_error("read", path_, error);
+    return bytes;
+  }
+
+ private:
+  const std::string path_;
+  Descriptor fd_;
+  DirectReader direct_;
 };
 
 class PosixStorage final : public Storage {
@@ -202,11 +244,23 @@ class PosixStorage final : public Storage {
     return bytes.slice(0, done);
   }
 
+  Result<std::unique_ptr<ReadableFile>> open_cold(const std::string& path) override {
+    Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat info;
+    if (fd.get() < 0 || ::fstat(fd.get(), &info) != 0) return io_error("read", path, errno);
+    if (S_ISDIR(info.st_mode)) return io_error("read", path, EISDIR);
+    if (!DirectReader::can_read(fd.get())) return Storage::open_cold(path);
+    return std::unique_ptr<ReadableFile>(std::make_unique<ColdFile>(path, fd.release()));
+  }
+
   Result<std::unique_ptr<WritableFile>> create(const std::string& path) override {
-    return open_for_writing(path, true);
+    return open_for_writing(path, Use::kWarm);
+  }
+  Result<std::unique_ptr<WritableFile>> create_cold(const std::string& path) override {
+    return open_for_writing(path, Use::kCold);
   }
   Result<std::unique_ptr<WritableFile>> create_scratch(const std::string& path) override {
-    return open_for_writing(path, false);
+    return open_for_writing(path, Use::kScratch);
   }
 
   Status rename(const std::string& from, const std::string& to) override {
@@ -299,10 +353,10 @@ class PosixStorage final : public Storage {
     return sync_names(parent_of(to));
   }
 
-  Result<std::unique_ptr<WritableFile>> open_for_writing(const std::string& path, bool is_durable) {
+  Result<std::unique_ptr<WritableFile>> open_for_writing(const std::string& path, Use use) {
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0) return io_error("create", path, errno);
-    return std::unique_ptr<WritableFile>(std::make_unique<PosixFile>(path, fd, is_durable));
+    return std::unique_ptr<WritableFile>(std::make_unique<PosixFile>(path, fd, use));
   }
 };
 

@@ -1,7 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "common/storage.h"
 
+#include <utility>
+
 namespace meander {
+namespace {
+
+class RangeReader final : public ReadableFile {
+ public:
+  RangeReader(Storage& storage, std::string path) : storage_(storage), path_(std::move(path)) {}
+  Result<Buffer> read(std::uint64_t offset, std::size_t size) override {
+    return storage_.read_range(path_, offset, size);
+  }
+
+ private:
+  Storage& storage_;
+  const std::string path_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ReadableFile>> Storage::open_cold(const std::string& path) {
+  return std::unique_ptr<ReadableFile>(std::make_unique<RangeReader>(*this, path));
+}
 
 Status Storage::write_atomic(const std::string& path, const void* bytes, std::size_t size) {
   const std::string temporary = path + ".tmp";

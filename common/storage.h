@@ -23,6 +23,14 @@ class WritableFile {
   virtual Status close() = 0;  // flush, fsync, close
 };
 
+// A file being read, by one thread at a time; the storage must outlive it.
+class ReadableFile {
+ public:
+  virtual ~ReadableFile() = default;
+  // As Storage::read_range. What comes next is likely to follow.
+  virtual Result<Buffer> read(std::uint64_t offset, std::size_t size) = 0;
+};
+
 // All input and output of files goes through here: POSIX, memory, an object store
 // (checkpoint/open_storage.h), or a simulated disk with faults. Errors: kNotFound; kInvalid (may
 // not be used, or is of the wrong kind: a directory, a file); kExhausted (disk full); kUnavailable
@@ -40,7 +48,15 @@ class Storage {
     if (offset >= all.size()) return Buffer();
     return all.slice(offset, std::min<std::size_t>(size, all.size() - offset));
   }
+  // The same of a file that nobody reads again soon: POSIX reads it past the system's cache, and
+  // ahead of who reads it front to back.
+  virtual Result<std::unique_ptr<ReadableFile>> open_cold(const std::string& path);
   virtual Result<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;
+  // For much that nobody reads soon: POSIX writes it past the system's cache, by a thread beside
+  // the caller's.
+  virtual Result<std::unique_ptr<WritableFile>> create_cold(const std::string& path) {
+    return create(path);
+  }
   // For work in progress: whole for readers of this machine once closed, but lost in a power cut.
   virtual Result<std::unique_ptr<WritableFile>> create_scratch(const std::string& path) {
     return create(path);

@@ -132,14 +132,31 @@ Status restore(Storage& storage, Shard& shard) {
 
 // A generation on its way to storage. Its task has piece, writer, saved and status while is_busy.
 struct Writing {
-  Writing(Shard& shard, Storage& storage, const wire::Save& save, wire::Saved result)
-      : reader(shard.tables, {save.base_steps().data(), std::size_t(save.base_steps_size())}),
-        writer(storage, save.dir(), shard.range, shard.tables),
+  Writing(Shard& shard, Storage& storage, const wire::Save& save, wire::Saved result,
+          const LaneOptions& options, TimePoint now)
+      : begun(now),
+        reader(shard.tables, {save.base_steps().data(), std::size_t(save.base_steps_size())}),
+        writer(storage, save.dir(), shard.range, shard.tables, options.cluster),
         saved(std::move(result)) {
-    for (const auto& table : shard.tables) copies_max += table->bytes() / kCopiesShare;
+    std::size_t bytes = 0;
+    for (const auto& table : shard.tables) bytes += table->bytes();
+    copies_max += bytes / kCopiesShare;
+    bytes_per_s = std::max(options.write_bytes_per_s, static_cast<double>(bytes) / kPacedSeconds);
+  }
+  // When the next piece is to be taken, so that training keeps the processor and the disk; memory
+  // for copies matters more.
+  TimePoint due() const {
+    const bool is_pressed = reader.bytes() > copies_max / 2;
+    if (is_pressed || written <= kUnpacedBytes) return begun;
+    return begun + from_seconds(static_cast<double>(written - kUnpacedBytes) / bytes_per_s);
   }
 
   static constexpr std::size_t kCopiesShare = 16;
+  static constexpr std::size_t kUnpacedBytes = std::size_t{16} << 20;
+  static constexpr double kPacedSeconds = 60;  // so a large table is written faster
+  const TimePoint begun;
+  double bytes_per_s;
+  std::size_t written = 0;  // bytes of pieces
   std::size_t copies_max = std::size_t{4} << 20;
   CutReader reader;
   SnapshotWriter writer;
@@ -152,6 +169,9 @@ struct Writing {
 }  // namespace
 
 struct Lane::Impl {
+  // Without a push for so long, nobody trains.
+  static constexpr Duration kTrainingPause = std::chrono::seconds(1);
+
   Impl(LaneOptions o, net::Transport& t, Storage& s, Executor& e)
       : options(std::move(o)), transport(t), storage(s), executor(e) {
     if (options.name.empty()) options.name = net::lane_name(options.index);
@@ -177,6 +197,7 @@ struct Lane::Impl {
   std::optional<wire::Saved> saved;  // the last generation that was written, or failed
   std::uint64_t save_request = 0;
   std::uint64_t begun_generation = 0;
+  TimePoint last_push{};                 // when one was applied
   std::shared_ptr<Writing> writing;      // null: no generation is on its way to storage
   std::unique_ptr<MirrorSender> mirror;  // to the backup; null: there is none
   std::unique_ptr<Copying> copying;      // null: it is in step, or there is none
@@ -605,6 +626,7 @@ struct Lane::Impl {
   }
 
   void apply(const HeldPush& push, const KeptPull* pull) {
+    last_push = now;
     const bool use_pull = push.keys.empty();
     for (std::size_t t = 0; t < shard->tables.size(); ++t) {
       const Buffer& keys = use_pull ? pull->keys[t] : push.keys[t];
@@ -639,20 +661,27 @@ struct Lane::Impl {
     result.set_generation(save.generation());
     add_positions(result);
     for (const auto& table : shard->tables) result.add_table_steps(table->step());
-    writing = std::make_shared<Writing>(*shard, storage, save, std::move(result));
+    writing = std::make_shared<Writing>(*shard, storage, save, std::move(result), options, now);
     send_flipped();
     write_on();
   }
 
+  // When write_on() has something to do. Nobody is in the way when nobody trains.
+  TimePoint write_due() const {
+    if (!writing || writing->is_busy) return kNever;
+    return std::min(writing->due(), last_push + kTrainingPause);
+  }
+
   // One piece is written by a task while the next one is taken.
   void write_on() {
-    while (writing && !writing->is_busy) {
+    while (write_due() <= now) {
       const std::shared_ptr<Writing> w = writing;
       const bool is_more = w->has_next || w->reader.next(w->next);
       w->is_busy = true;
       if (is_more) {
         w->has_next = false;
         std::swap(w->piece, w->next);
+        w->written += w->piece.records.bytes();
       }
       executor.submit(
           [w, is_more] {
@@ -984,6 +1013,7 @@ struct Lane::Impl {
           unavailable("the scheduler has fallen silent: is it running, and can it be reached?");
     }
     if (mirror && !is_stopping) mirror->on_timer(now);
+    write_on();
     if (is_stopping || now < word_due()) return;
     next_word = now + (is_settled() ? options.scheduler_silence / 8 : options.hello_every);
     speak();
@@ -993,7 +1023,7 @@ struct Lane::Impl {
     if (is_stopping) return kNever;
     if (!has_started) return TimePoint{};
     const TimePoint mirror_due = mirror ? mirror->next_timer() : kNever;
-    return std::min({mirror_due, word_due(), last_heard + options.scheduler_silence});
+    return std::min({mirror_due, write_due(), word_due(), last_heard + options.scheduler_silence});
   }
 
   std::uint64_t rows() const {

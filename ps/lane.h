@@ -21,6 +21,8 @@ struct LaneOptions {
   std::string host;
   std::uint32_t pid = 0;
   Duration hello_every = std::chrono::milliseconds(200);  // until it is set up
+  // A generation is written so fast while there are pushes: more takes the processor from training.
+  double write_bytes_per_s = 200e6;
   Duration scheduler_silence = std::chrono::seconds(60);  // then finish: the scheduler is gone
 };
 

@@ -88,13 +88,14 @@ void RowStore::erase(std::uint64_t key, std::uint64_t hash) {
   --size_;
 }
 
-void RowStore::reserve(std::uint64_t rows) {
+std::vector<std::span<std::byte>> RowStore::reserve(std::uint64_t rows) {
   // Segments fill unevenly: with so many rows in each on average, few are ever split.
   constexpr std::uint64_t kAverage = kLoad * 8 / 10;
   while (directory_.size() * kAverage < rows) {
     const std::uint64_t half = directory_.size();
     for (std::uint64_t i = 0; i < half; ++i) split(i << 16);
   }
+  return rows_.reserve(static_cast<std::uint32_t>(std::min<std::uint64_t>(rows, kNone)));
 }
 
 void RowStore::split(std::uint64_t hash) {

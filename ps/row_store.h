@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "common/check.h"
@@ -50,8 +51,9 @@ class RowStore {
   // Adds a row whose values are not set. The key must be absent.
   std::uint32_t insert(std::uint64_t key, std::uint64_t hash);
   void erase(std::uint64_t key, std::uint64_t hash);  // the key must be there
-  // Makes room in the index for so many rows in all, so that inserting them moves nothing.
-  void reserve(std::uint64_t rows);
+  // Makes room in the index for so many rows in all, so that inserting them moves nothing. What
+  // Slab::reserve() says of the rows.
+  std::vector<std::span<std::byte>> reserve(std::uint64_t rows);
 
   std::uint64_t key(std::uint32_t slot) const { return load(rows_.at(slot)); }
   float* values(std::uint32_t slot) {

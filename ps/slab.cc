@@ -53,12 +53,30 @@ std::uint32_t Slab::allocate() {
   return slots_++;
 }
 
+std::vector<std::span<std::byte>> Slab::reserve(std::uint32_t items) {
+  std::vector<std::span<std::byte>> untouched;
+  for (std::uint64_t slot = slots_; slot < items;) {
+    if ((slot >> shift_) == slabs_.size()) add_slab();
+    const std::uint64_t end = std::min<std::uint64_t>(items, ((slot >> shift_) + 1) << shift_);
+    untouched.emplace_back(at(static_cast<std::uint32_t>(slot)), (end - slot) * item_bytes_);
+    slot = end;
+  }
+  return untouched;
+}
+
 void Slab::add_slab() {
   std::byte* slab = map_aligned(slab_bytes_);
   const std::size_t small = slabs_.empty() ? std::min(kSmallBytes, slab_bytes_) : 0;
   // Refused where the kernel has no huge pages: then it is only slower.
   madvise(slab + small, slab_bytes_ - small, MADV_HUGEPAGE);
   slabs_.push_back(slab);
+}
+
+void make_resident(std::span<std::byte> memory) {
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+  const std::uintptr_t begin = round_up(address, kHugePage);
+  const std::uintptr_t end = (address + memory.size()) / kHugePage * kHugePage;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_WRITE);
 }
 
 }  // namespace meander::ps

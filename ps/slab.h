@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace meander::ps {
@@ -23,6 +24,9 @@ class Slab {
   Slab& operator=(const Slab&) = delete;
 
   std::uint32_t allocate();
+  // So many items in all are about to be allocated. What of their memory is not resident yet: see
+  // make_resident().
+  std::vector<std::span<std::byte>> reserve(std::uint32_t items);
   void release(std::uint32_t slot) { free_.push_back(slot); }
   // The item's address. `slot` must be below slots().
   std::byte* at(std::uint32_t slot) const {
@@ -43,5 +47,9 @@ class Slab {
   std::vector<std::byte*> slabs_;
   std::vector<std::uint32_t> free_;
 };
+
+// Takes pages from the system for the whole 2 MiB of it, which would else be done at their first
+// touch. What they hold stays as it is; others may use them meanwhile. Only a hint.
+void make_resident(std::span<std::byte> memory);
 
 }  // namespace meander::ps

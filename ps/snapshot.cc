@@ -2,20 +2,26 @@
 #include "ps/snapshot.h"
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstdio>
+#include <optional>
+#include <thread>
 
 #include "common/partition.h"
+#include "ps/slab.h"
 
 namespace meander::ps {
 namespace {
 
-// A block is open for each group, so these may take a 64th of the tables' memory.
-constexpr std::size_t kGroupBytes = std::size_t{64} << 20;
+// A block is open for each group, so these may take a 128th of the tables' memory.
+constexpr std::size_t kGroupBytes = std::size_t{128} << 20;
 constexpr std::uint32_t kGroupsMax = 64;
 
-std::string file_name(std::size_t table, PartitionRange range) {
-  char name[64];
-  std::snprintf(name, sizeof(name), "t%zu-p%05u-%05u.rows", table, range.first, range.last);
+std::string file_name(std::size_t table, PartitionRange range, std::uint64_t run) {
+  char name[64], of_run[24] = "";
+  if (run != 0) std::snprintf(of_run, sizeof(of_run), "-%016" PRIx64, run);
+  std::snprintf(name, sizeof(name), "t%zu-p%05u-%05u%s.rows", table, range.first, range.last,
+                of_run);
   return name;
 }
 
@@ -43,6 +49,25 @@ Status check_same_tables(const std::string& dir, const manifest::Manifest& manif
   return {};
 }
 
+// Takes the pages of rows that are about to be restored, beside who restores them.
+class PageTaker {
+ public:
+  explicit PageTaker(std::vector<std::span<std::byte>> memory)
+      : thread_([memory = std::move(memory)](const std::stop_token& stop) {
+          for (std::span<std::byte> part : memory) {
+            while (!part.empty() && !stop.stop_requested()) {
+              const std::size_t step = std::min(part.size(), kStep);
+              make_resident(part.first(step));
+              part = part.subspan(step);
+            }
+          }
+        }) {}
+
+ private:
+  static constexpr std::size_t kStep = std::size_t{8} << 20;
+  std::jthread thread_;
+};
+
 // What one generation holds. A delta's records take the place of older ones.
 Status load_files(Storage& storage, const checkpoint::Link& link, PartitionRange range,
                   Tables& tables) {
@@ -57,9 +82,11 @@ Status load_files(Storage& storage, const checkpoint::Link& link, PartitionRange
     const double width = file.last_partition() - file.first_partition() + 1.0;
     const double shared = std::min(file.last_partition(), range.last) -
                           std::max(file.first_partition(), range.first) + 1.0;
+    std::optional<PageTaker> pages;
     if (!is_delta) {
-      table.reserve(table.rows() +
-                    static_cast<std::uint64_t>(static_cast<double>(file.rows()) * shared / width));
+      pages.emplace(table.reserve(
+          table.rows() +
+          static_cast<std::uint64_t>(static_cast<double>(file.rows()) * shared / width)));
     }
     RETURN_IF_ERROR(checkpoint::read_rows(
         storage, join_path(link.dir, file.name()), file, range.first, range.last,
@@ -81,8 +108,8 @@ PartitionRange lane_partitions(std::uint32_t lane, std::uint32_t lanes) {
 }
 
 SnapshotWriter::SnapshotWriter(Storage& storage, std::string dir, PartitionRange range,
-                               const Tables& tables)
-    : storage_(storage), dir_(std::move(dir)), range_(range) {
+                               const Tables& tables, std::uint64_t run)
+    : storage_(storage), dir_(std::move(dir)), range_(range), run_(run) {
   for (const auto& table : tables) {
     const std::uint64_t groups = 1 + table->bytes() / kGroupBytes;
     parts_.push_back({table->width() + table->state_width(),
@@ -98,8 +125,8 @@ Status SnapshotWriter::write(std::uint32_t table, const PackedRecords& records) 
     RETURN_IF_ERROR(storage_.make_directories(dir_));
     const checkpoint::RowsWriter::Cutting cutting{range_.first, range_.last, part.groups};
     ASSIGN_OR_RETURN(part.writer, checkpoint::RowsWriter::create(
-                                      storage_, join_path(dir_, file_name(table, range_)), table,
-                                      part.values, cutting));
+                                      storage_, join_path(dir_, file_name(table, range_, run_)),
+                                      table, part.values, cutting));
   }
   return records.visit([&](const checkpoint::Record& record) {
     digest_ += checkpoint::record_digest(table, record);
@@ -151,7 +178,7 @@ Status save_tables(Storage& storage, const std::string& dir, PartitionRange rang
                    wire::Saved& saved) {
   RETURN_IF_ERROR(storage.make_directories(dir));
   for (const auto& table : tables) saved.add_table_steps(table->step());
-  SnapshotWriter writer(storage, dir, range, tables);
+  SnapshotWriter writer(storage, dir, range, tables, 0);
   CutReader cut(tables, {});
   for (CutReader::Piece piece; cut.next(piece);) {
     RETURN_IF_ERROR(writer.write(piece.table, piece.records));

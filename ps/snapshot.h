@@ -25,8 +25,11 @@ using Tables = std::vector<std::unique_ptr<Table>>;
 // hands each to write() on another thread, one at a time, in any order of tables.
 class SnapshotWriter {
  public:
-  // `dir`: the generation's. Copies what it needs of the tables.
-  SnapshotWriter(Storage& storage, std::string dir, PartitionRange range, const Tables& tables);
+  // `dir`: the generation's. `run`: goes into the files' names, so that two runs that write the
+  // same generation do not write over each other's; 0: does not. Copies what it needs of the
+  // tables.
+  SnapshotWriter(Storage& storage, std::string dir, PartitionRange range, const Tables& tables,
+                 std::uint64_t run);
   Status write(std::uint32_t table, const PackedRecords& records);
   // Fills in files and digest. A table without records in the cut has no file.
   Status finish(wire::Saved& saved);
@@ -39,6 +42,7 @@ class SnapshotWriter {
   Storage& storage_;
   const std::string dir_;
   const PartitionRange range_;
+  const std::uint64_t run_;
   std::vector<Part> parts_;
   std::uint64_t digest_ = 0;
 };

@@ -64,8 +64,8 @@ class Table {
   // width.
   Status restore(const checkpoint::Record& record, bool replace = false);
   Status restore(const checkpoint::Records& records, bool replace);
-  // So many rows are about to be restored.
-  void reserve(std::uint64_t rows) { rows_.reserve(rows); }
+  // There are about to be so many rows. As RowStore::reserve().
+  std::vector<std::span<std::byte>> reserve(std::uint64_t rows) { return rows_.reserve(rows); }
   void set_step(std::uint64_t step) { step_ = step; }
 
   // Takes a cut: the records as they are now, or those of them that were last touched after step

@@ -29,8 +29,9 @@ struct Options {
   Workload workload;
   std::uint64_t rows = 5'000'000;  // of the item table, besides those that are trained
   double seconds = 20;
-  double every_s = 2;  // from the end of a generation to the next cut
-  std::string dir;     // empty: the system's folder for temporary files
+  double every_s = 2;            // from the end of a generation to the next cut
+  std::uint32_t full_every = 1;  // every so many generations a full one, deltas between
+  std::string dir;               // empty: the system's folder for temporary files
 };
 
 // What a lane saw of a run, by its own thread.
@@ -139,7 +140,7 @@ Result<Trace> train(const Options& options, const Settings& settings) {
   scheduler::SchedulerOptions scheduling = scheduler_options(plan, cluster);
   scheduling.checkpoint_dir = folder / "run";
   scheduling.checkpoint_every_s = options.every_s;
-  scheduling.full_every = 1;
+  scheduling.full_every = options.full_every;
   ASSIGN_OR_RETURN(scheduling.restore, write_start(*storage, plan, scheduling, options.rows,
                                                    folder / "start/gen-000001"));
   scheduling.restore_positions = false;
@@ -251,6 +252,11 @@ void add_cut(CLI::App& family, Context& context) {
       ->capture_default_str();
   command.add_option("--seconds", options->seconds, "of training")->capture_default_str();
   command.add_option("--every", options->every_s, "seconds from one generation to the next cut")
+      ->capture_default_str();
+  command
+      .add_option("--full-every", options->full_every,
+                  "of so many generations one is full, and the others are deltas")
+      ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
   command.add_option("--dir", options->dir,
                      "where to write; the folder of temporary files by default");

@@ -60,7 +60,7 @@ inline void fuzz_rows(std::string_view bytes, bool reseal) {
         return Status();
       });
     };
-    const auto file = scan_rows(*storage, "x.rows", bytes.size(), 0, last, visit);
+    const auto file = scan_rows(*storage, "x.rows", bytes.size(), 0, last, false, visit);
     if (file.ok() && last == kPartitions - 1) CHECK_EQ(rows, file->rows);
   }
 }

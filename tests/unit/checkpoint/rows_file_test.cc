@@ -80,7 +80,7 @@ Result<std::vector<StoredRecord>> read(Storage& storage, const std::string& path
 Status scan(const std::vector<std::byte>& bytes) {
   auto storage = make_memory_storage();
   EXPECT_TRUE(storage->write_atomic("x", bytes.data(), bytes.size()).ok());
-  return scan_rows(*storage, "x", bytes.size(), 0, kPartitions - 1,
+  return scan_rows(*storage, "x", bytes.size(), 0, kPartitions - 1, true,
                    [](const Records&) { return Status(); })
       .status();
 }
@@ -162,7 +162,7 @@ TEST(RowsFile, FilesChecksumIsThatOfItsBytes) {
     const Buffer bytes = storage->read("x.rows").value();
     EXPECT_EQ(file.bytes(), bytes.size());
     EXPECT_EQ(file.crc32c(), crc32c(bytes.data(), bytes.size()));
-    const auto scanned = scan_rows(*storage, "x.rows", bytes.size(), 0, kPartitions - 1,
+    const auto scanned = scan_rows(*storage, "x.rows", bytes.size(), 0, kPartitions - 1, true,
                                    [](const Records&) { return Status(); });
     EXPECT_EQ(scanned->crc, file.crc32c());
   }

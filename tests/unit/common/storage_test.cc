@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "common/rng.h"
+
 namespace meander {
 namespace {
 
@@ -220,6 +222,42 @@ TEST_P(StorageTest, RangeIsTheBytesAskedForUpToTheEnd) {
   EXPECT_EQ(range(2, 0), "");
   EXPECT_EQ(storage->read_range(at("absent"), 0, 4).status().code(), Code::kNotFound);
   EXPECT_EQ(storage->read_range(root, 0, 4).status().code(), Code::kInvalid);
+}
+
+// Any sizes of appends and reads, with syncs between: as much as fills the blocks that are written
+// past the cache, and ends that fill none.
+TEST_P(StorageTest, ColdFilesHoldWhatWasAppendedInAnyPieces) {
+  for (std::uint64_t seed = 0; seed < 12; ++seed) {
+    Rng rng(seed);
+    std::string text(rng.below(seed < 4 ? 10'000 : 9'000'000), ' ');
+    for (char& c : text) c = static_cast<char>(rng.next());
+    auto file = storage->create_cold(at("a")).value();
+    const std::uint64_t part_max = std::uint64_t{1} << rng.below(23);
+    for (std::size_t done = 0; done < text.size();) {
+      const auto part = std::min<std::size_t>(1 + rng.below(part_max), text.size() - done);
+      ASSERT_TRUE(file->append(text.data() + done, part).ok());
+      done += part;
+      if (rng.chance(0.01)) (void)file->sync();  // refused by some kinds
+    }
+    ASSERT_TRUE(file->close().ok());
+    ASSERT_TRUE(get("a") == text) << "seed " << seed;
+
+    const auto reader = storage->open_cold(at("a")).value();
+    const std::size_t size = 1 + rng.below(3'000'000);
+    for (std::uint64_t at = rng.below(100); at < text.size();) {
+      ASSERT_TRUE(text_of(reader->read(at, size).value()) == text.substr(at, size))
+          << "seed " << seed << ", from " << at;
+      at += rng.chance(0.2) ? rng.below(2 * size) : size;
+    }
+    EXPECT_TRUE(reader->read(text.size(), size).value().empty());
+  }
+}
+
+TEST_P(StorageTest, ColdFileThatIsNotThereIsNotFound) {
+  const auto file = storage->open_cold(at("absent"));
+  const Status status = file.ok() ? file.value()->read(0, 4).status() : file.status();
+  EXPECT_EQ(status.code(), Code::kNotFound);
+  EXPECT_EQ(storage->create_cold(at("no/file")).status().code(), Code::kNotFound);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, StorageTest, ::testing::Values("posix", "memory"),

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "checkpoint/generation.h"
 #include "common/partition.h"
 #include "ps/streams.h"
@@ -595,6 +597,77 @@ TEST_F(LaneTest, DeltaHoldsWhatWasTouchedSinceItsBase) {
   executor.run_all();
   box.take();  // Flipped
   EXPECT_EQ(box.take().header.saved().files(0).rows(), 1u);
+}
+
+// Also where nothing but the name tells two files apart, as on an object store.
+TEST_F(LaneTest, WritesNoFileOfAnotherRunThatWritesTheSameGeneration) {
+  std::vector<std::string> names;
+  for (const std::uint64_t cluster : {kCluster, kCluster + 1}) {
+    make_lane(0);
+    const auto tell_run = [&](const std::string& peer, wire::Header h, std::vector<Buffer> frames) {
+      h.set_cluster(cluster);
+      h.set_request(++last_request);
+      lane->on_message(now, {peer, std::move(h), std::move(frames)});
+    };
+    tell_run("scheduler", setup_header(-1, 1), {});
+    wire::Header push = push_header(0, 0, 0);
+    push.mutable_push()->set_keys_included(true);
+    tell_run("worker/0", push, {buffer_of(Keys{1}), buffer_of(Floats{-1})});
+    wire::Header save;
+    save.mutable_save()->set_generation(1);
+    save.mutable_save()->set_dir("c/gen-000001");
+    save.mutable_save()->set_setup(1);
+    tell_run("scheduler", save, {});
+    executor.run_all();
+    ASSERT_FALSE(box.sent.empty());
+    const wire::Header last = box.sent.back().header;
+    ASSERT_TRUE(last.has_saved()) << last.ShortDebugString();
+    ASSERT_EQ(last.saved().files_size(), 1);
+    names.push_back(last.saved().files(0).name());
+  }
+  EXPECT_NE(names[0], names[1]);
+  EXPECT_EQ(storage->list("c/gen-000001").value().size(), 2u);
+}
+
+// While it trains, a lane writes 16 MiB of a generation at once and then write_bytes_per_s; once
+// nobody has pushed for a second, as fast as it can.
+TEST_F(LaneTest, WritesAGenerationSlowlyWhileItTrains) {
+  constexpr std::uint32_t kWidth = 4096, kRows = 4096;  // 64 MiB
+  wire::Header setup = setup_header(0, 1);
+  setup.mutable_lane_setup()->mutable_tables(0)->set_width(kWidth);
+  tell("scheduler", setup);
+  ASSERT_TRUE(box.take().header.has_lane_ready());
+  Keys keys(kRows);
+  std::iota(keys.begin(), keys.end(), 0);
+  now = ms(100);
+  push_with_keys(0, 0, keys, Floats(keys.size() * kWidth, -1));
+  ASSERT_EQ(take_outcome(), wire::APPLIED);
+  save(1);
+  ASSERT_TRUE(box.take().header.has_flipped());
+  const auto run_until = [&](std::int64_t end_ms) {
+    for (;;) {
+      executor.run_all();
+      now = std::max(now, std::min(lane->next_timer(), ms(end_ms)));
+      if (now >= ms(end_ms) || !lane->is_saving()) return;
+      lane->on_timer(now);
+    }
+  };
+  // (64 - 16) MiB at 200 MB/s are some 250 ms, and nothing is written twice as fast.
+  run_until(220);
+  EXPECT_TRUE(lane->is_saving());
+  push_with_keys(0, 1, {1}, Floats(kWidth, -1));
+  ASSERT_EQ(take_outcome(), wire::APPLIED);
+  run_until(400);
+  EXPECT_FALSE(lane->is_saving());
+  EXPECT_GT(now, ms(340));
+  ASSERT_TRUE(box.take().header.has_saved());
+
+  now = ms(5000);
+  save(2);
+  ASSERT_TRUE(box.take().header.has_flipped());
+  executor.run_all();
+  EXPECT_FALSE(lane->is_saving());
+  EXPECT_TRUE(box.take().header.has_saved());
 }
 
 TEST_F(LaneTest, RollBackEndsASave) {

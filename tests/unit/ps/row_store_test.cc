@@ -26,6 +26,31 @@ TEST(Slab, ItemsStayWhereTheyAreAndReleasedOnesComeAgain) {
   EXPECT_EQ(slab.slots(), 10'000u);
 }
 
+TEST(Slab, ReservedMemoryIsWhereItemsComeToLieAndKeepsThem) {
+  Slab slab(1000);
+  for (std::uint32_t i = 0; i < 10; ++i) slab.allocate();
+  const std::uint32_t items = 3 * (Slab::kSlabBytes / 1000);
+  const auto untouched = slab.reserve(items);
+  std::vector<std::byte*> at;
+  while (slab.slots() < items + 5) {
+    const std::uint32_t slot = slab.allocate();
+    *slab.at(slot) = static_cast<std::byte>(slot);
+    if (slot < items) at.push_back(slab.at(slot));
+  }
+  std::size_t i = 0, bytes = 0;
+  for (const std::span<std::byte> part : untouched) {
+    bytes += part.size();
+    make_resident(part);
+    for (std::byte* p = part.data(); p != part.data() + part.size(); p += 1000, ++i) {
+      ASSERT_LT(i, at.size());
+      ASSERT_EQ(p, at[i]);
+      ASSERT_EQ(*p, static_cast<std::byte>(i + 10));
+    }
+  }
+  EXPECT_EQ(bytes, (items - 10) * std::size_t{1000});
+  EXPECT_TRUE(slab.reserve(items).empty());
+}
+
 TEST(Slab, ItemLargerThanASlabHasOneOfItsOwn) {
   Slab slab(Slab::kSlabBytes + 100);
   std::byte* first = slab.at(slab.allocate());

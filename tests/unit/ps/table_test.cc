@@ -543,7 +543,7 @@ TEST(TableCut, DeltaHoldsOnlyWhatWasTouched) {
 // Bytes of the files of a cut through `tables`.
 std::uint64_t bytes_of_cut(Storage& storage, const std::string& dir, Tables& tables,
                            std::span<const std::uint64_t> base_steps) {
-  SnapshotWriter writer(storage, dir, {0, kPartitions - 1}, tables);
+  SnapshotWriter writer(storage, dir, {0, kPartitions - 1}, tables, 0);
   CutReader cut(tables, base_steps);
   for (CutReader::Piece piece; cut.next(piece);) {
     EXPECT_TRUE(writer.write(piece.table, piece.records).ok());
