@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "nn/ops/carve.h"
+#include "nn/ops/turned.h"
 #include "nn/simd/kernels.h"
 
 namespace meander::nn {
@@ -58,7 +59,7 @@ struct Saved {
   float* state;                             // (rows, H)
   float* behaviour;                         // (2 rows, E)
   float* weights;                           // (H + E, A) of the scaled first kernel
-  float *bias1, *weights2, *bias2, *third;  // (A), (A, B), (B), (B)
+  float *bias1, *weights2, *bias2, *third;  // (A), (B, A) turned, (B), (B)
   float* third_bias;                        // (1)
   std::size_t sums_floats;                  // from `weights` to the end: all sums
 };
@@ -70,7 +71,7 @@ Saved carve_saved(const Parts& at, const Layout& layout, Carve& carve) {
   const std::size_t before = carve.floats();
   saved.weights = carve.take(at.h + at.e, at.a);
   saved.bias1 = carve.take(at.a);
-  saved.weights2 = carve.take(at.a, at.b);
+  saved.weights2 = carve.take(at.b, at.a);
   saved.bias2 = carve.take(at.b);
   saved.third = carve.take(at.b);
   saved.third_bias = carve.take(1);
@@ -210,7 +211,7 @@ class AuxiliaryLoss final : public Op {
     float* d = context.dparams;
     const std::int32_t a = at_.a, b = at_.b;
     add_row(saved.bias1, at_.bias1.in(d), a);
-    add_row(saved.weights2, at_.kernel2.in(d), a * b);
+    add_turned(saved.weights2, b, a, at_.kernel2.in(d));
     add_row(saved.bias2, at_.bias2.in(d), b);
     for (std::int32_t j = 0; j < b; ++j) {
       at_.kernel3.in(d)[2 * j] += saved.third[j];
@@ -266,7 +267,7 @@ class AuxiliaryLoss final : public Op {
     *saved.third_bias += sum(s.dlogit, both);
 
     k.row_dot_sigmoid_backward(s.dlogit, packed.third, s.y2, b, saved.third, both, b);
-    k.gemm_tn(s.y1, a, s.y2, b, saved.weights2, b, both, a, b);
+    k.gemm_tn(s.y2, b, s.y1, a, saved.weights2, a, both, b, a);
     k.column_sum(s.y2, b, both, b, saved.bias2);
     k.gemm(s.y2, b, packed.second_back, nullptr, s.dz1, a, both, b, a, false);
     k.sigmoid_backward(s.y1, s.dz1, floats(both, a));
