@@ -246,7 +246,8 @@ void add_train(CLI::App& family, Context& context) {
       "meander bench train --model dien --lengths full --local",
       [options](const Settings& settings) { return run(*options, settings); });
   add_workload(command, options->workload);
-  command.add_option("--threads", options->threads, "of compute, for each worker; all in all as many as the machine has by default");
+  command.add_option("--threads", options->threads,
+                     "of compute, for each worker; by default all that the machine has, shared");
   command.add_option("--workers", options->workers, "also with so many workers")
       ->capture_default_str();
   command.add_option("--lanes", options->lanes, "also with so many lanes")->capture_default_str();

@@ -5,8 +5,8 @@
 
 namespace meander::nn {
 
-// Gradients of a kernel whose outputs are fewer than its inputs are summed turned, (outputs, inputs):
-// a product works whole vectors of columns, and of the wider side fewer lanes stay empty.
+// Gradients of a kernel whose outputs are fewer than its inputs are summed turned, (outputs,
+// inputs): a product works whole vectors of columns, and of the wider side fewer lanes stay empty.
 
 // to (inputs, outputs) += from (outputs, inputs), turned back.
 inline void add_turned(const float* from, std::int32_t outputs, std::int32_t inputs, float* to) {
