@@ -177,6 +177,7 @@ struct ZmqTransport::Impl {
   std::map<std::string, Peer*> dealers;
   BufferPool memory;      // of frames to be sent
   std::size_t first = 0;  // whose turn it is to be drained first
+  Message received;       // of a drain(): its memory is used again
   Counts counts;
 };
 
@@ -300,9 +301,9 @@ std::size_t ZmqTransport::Impl::drain(const Deliver& deliver) {
       ++handled;
       ++counts.received;
       counts.received_bytes += arrival.bytes;
-      Message message;
-      if (parse(arrival, message)) {
-        deliver(message);
+      if (parse(arrival, received)) {
+        deliver(received);
+        received.frames.clear();  // who wants them has them
       } else {
         ++counts.malformed;
       }

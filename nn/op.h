@@ -72,7 +72,7 @@ struct OpContext {
   double* loss = nullptr;            // += the op's share of the batch's loss (losses only)
   std::span<const float> labels;     // of this scope's kSample rows; empty at inference
   std::span<const Matrix> values;    // by TensorId
-  std::span<const Matrix> grads;     // by TensorId; zero at the start of backward; ops add
+  std::span<const Matrix> grads;     // by TensorId; zero at the start of training; ops add
   // Embedding tables of this step: rows (keys, width) and their gradients (add), by table.
   std::span<const ConstMatrix> tables;
   std::span<const Matrix> dtables;
@@ -110,7 +110,8 @@ class Op {
   virtual std::size_t saved_floats(const Layout& layout) const { return 0; }
   virtual std::size_t scratch_floats(const Layout& layout) const { return 0; }
 
-  // Writes its output tensors. In training, losses also add to *context.loss.
+  // Writes its output tensors. In training, losses also add to *context.loss, and may add to the
+  // gradients of their inputs there, while the rows are at hand.
   virtual void forward(const OpContext& context) const = 0;
   // Adds into the gradients of its inputs (those with has_grad), parameters and tables. A loss
   // starts the chain: its backward is scaled so that the batch's loss is the mean the op promises.

@@ -121,7 +121,8 @@ struct Workspace {
   Arena arena;
   std::vector<std::size_t> value_at, grad_at, saved_at, dtable_at;
   std::size_t scratch_at = 0, dparams_at = 0;
-  std::size_t zeroed_begin = 0, zeroed_end = 0;  // gradients: zero at the start of backward
+  // Gradients: of tensors, then of parameters and tables.
+  std::size_t grads_begin = 0, sums_begin = 0, sums_end = 0;
   std::vector<Matrix> values, grads, dtables;
   Layout layout;
   OpContext context;
@@ -135,6 +136,10 @@ struct Workspace {
         values(graph.tensor_specs().size()),
         grads(graph.tensor_specs().size()),
         dtables(graph.tables()) {}
+
+  void zero(std::size_t begin, std::size_t end) {
+    nn::zero(arena.at(begin), end - begin);
+  }
 };
 
 }  // namespace
@@ -179,7 +184,6 @@ struct Session::Memory {
   void lay_out_part(std::size_t part);
   void run_part_forward(std::size_t part);
   void begin_sums();
-  void clear_part_grads(std::size_t part);
   void run_part_backward(std::size_t part);
   OpContext batch_context(std::size_t op, Executor& executor) const;
   OpContext context_of(const Workspace& space, std::size_t op) const;
@@ -296,11 +300,12 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
     scratch = std::max(scratch, ops[op]->scratch_floats(layout));
   }
   space.scratch_at = arena.take(scratch);
-  space.zeroed_begin = arena.planned();
+  space.grads_begin = arena.planned();
   for (std::size_t id = 0; training && id < specs.size(); ++id) {
     if (at_batch(id) == whole_batch && specs[id].has_grad)
       space.grad_at[id] = arena.take(floats(id));
   }
+  space.sums_begin = arena.planned();
   if (training && own_sums) {
     space.dparams_at = arena.take(graph.dense_size());
     for (std::size_t t = 0; t < input->tables.size(); ++t) {
@@ -309,7 +314,7 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
       space.dtable_at[t] = arena.take(static_cast<std::size_t>(rows.rows) * rows.cols);
     }
   }
-  space.zeroed_end = arena.planned();
+  space.sums_end = arena.planned();
   arena.commit();
 
   for (std::size_t id = 0; id < specs.size(); ++id) {
@@ -370,6 +375,7 @@ void Session::Memory::run_part_forward(std::size_t p) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
   lay_out_part(p);
+  parts[p]->zero(parts[p]->grads_begin, parts[p]->sums_begin);
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = 0; op < part_ops; ++op) {
     graph.ops()[op]->forward(context_of(*parts[p], op));
@@ -378,6 +384,7 @@ void Session::Memory::run_part_forward(std::size_t p) {
 
 void Session::Memory::forward(Executor& executor) {
   FlushDenormals guard;
+  batch.zero(batch.grads_begin, batch.sums_end);
   executor.parallel(graph.ops().size(), [this](std::size_t op) {
     PrecisionScope scope(precision());
     graph.ops()[op]->pack(input->dense.data(), packed.at(packed_at[op]));
@@ -406,16 +413,11 @@ void Session::Memory::begin_sums() {
   }
 }
 
-void Session::Memory::clear_part_grads(std::size_t p) {
-  const Workspace& space = *parts[p];
-  zero(space.arena.at(space.zeroed_begin), space.zeroed_end - space.zeroed_begin);
-}
-
 void Session::Memory::run_part_backward(std::size_t p) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
   Workspace& space = *parts[p];
-  if (part_ops == graph.ops().size()) clear_part_grads(p);
+  space.zero(space.sums_begin, space.sums_end);
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = part_ops; op-- > 0;) graph.ops()[op]->backward(context_of(space, op));
 }
@@ -424,12 +426,7 @@ void Session::Memory::backward(Executor& executor, const StepOutput& step_output
   FlushDenormals guard;
   PrecisionScope scope(precision());
   output = &step_output;
-  zero(batch.arena.at(batch.zeroed_begin), batch.zeroed_end - batch.zeroed_begin);
   begin_sums();
-  // Ops at batch scope may add to gradients of parts, so those are cleared before them.
-  if (part_ops < graph.ops().size()) {
-    executor.parallel(input->parts.size(), [this](std::size_t p) { clear_part_grads(p); });
-  }
   StepExecutor tasks(executor, precision());
   for (std::size_t op = graph.ops().size(); op-- > part_ops;) {
     graph.ops()[op]->backward(batch_context(op, tasks));

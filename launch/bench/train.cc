@@ -24,7 +24,7 @@ namespace {
 
 struct Options {
   Workload workload;
-  std::uint32_t threads = 0;  // 0: all
+  std::uint32_t threads = 0;  // of each worker; 0: all, shared
   std::uint32_t workers = 1, lanes = 1;
   double seconds = 3;  // of one run
   bool local = false, neighbour = false;
@@ -148,10 +148,13 @@ Status set_up(const Options& options, Race& race) {
   race.context.storage = make_memory_storage();
   race.threads = options.threads != 0 ? options.threads : all_threads();
   RETURN_IF_ERROR(write_log(*race.context.storage, workload));
+  const auto threads_of = [&](std::uint32_t workers) {
+    return options.threads != 0 ? options.threads * workers : race.threads;
+  };
   const auto cluster = [&](std::uint32_t workers,
                            std::uint32_t lanes) -> Result<std::unique_ptr<Cluster>> {
     ASSIGN_OR_RETURN(Plan plan, plan_of(*race.context.storage, workload,
-                                        {"cluster.threads=" + std::to_string(race.threads),
+                                        {"cluster.threads=" + std::to_string(threads_of(workers)),
                                          "cluster.workers=" + std::to_string(workers),
                                          "cluster.lanes=" + std::to_string(lanes)}));
     return std::make_unique<Cluster>(race.context, std::move(plan));
@@ -243,7 +246,8 @@ void add_train(CLI::App& family, Context& context) {
       "meander bench train --model dien --lengths full --local",
       [options](const Settings& settings) { return run(*options, settings); });
   add_workload(command, options->workload);
-  command.add_option("--threads", options->threads, "of compute; all by default");
+  command.add_option("--threads", options->threads,
+                     "of compute, for each worker; by default all that the machine has, shared");
   command.add_option("--workers", options->workers, "also with so many workers")
       ->capture_default_str();
   command.add_option("--lanes", options->lanes, "also with so many lanes")->capture_default_str();

@@ -9,6 +9,7 @@
 #include "nn/graph_writer.h"
 #include "nn/ops/carve.h"
 #include "nn/ops/onnx_forms.h"
+#include "nn/ops/turned.h"
 #include "nn/simd/kernels.h"
 
 namespace meander::nn {
@@ -80,6 +81,7 @@ struct Scratch {
   float* score;     // (pairs), or its gradient
   float* dkernel;   // (E, A) gradient of W2 - W3 or W1 + W3
   float* dweights;  // (E, A) of a candidate's own matrix
+  float* dsecond;   // (B, A) gradient of the second kernel, turned
 };
 
 Scratch carve_scratch(const WeightsParts& at, const Layout& layout, Carve& carve) {
@@ -94,6 +96,7 @@ Scratch carve_scratch(const WeightsParts& at, const Layout& layout, Carve& carve
   scratch.score = carve.take(layout.rows(Rows::kHistorySample));
   scratch.dkernel = carve.take(at.e, at.a);
   scratch.dweights = carve.take(at.e, at.a);
+  scratch.dsecond = carve.take(at.b, at.a);
   return scratch;
 }
 
@@ -220,6 +223,7 @@ class AttentionWeights final : public Op {
                      scratch.score);
     std::fill_n(scratch.query, floats(layout.samples(), a), 0.0f);
     std::fill_n(scratch.dkernel, floats(e, a), 0.0f);
+    std::fill_n(scratch.dsecond, floats(at_.b, a), 0.0f);
     std::int32_t done = 0, first_group = 0;
     for_groups(layout, [&](std::int32_t g, std::int32_t pair) {
       const std::int32_t end = pair + layout.lengths[g] * layout.candidates;
@@ -233,6 +237,7 @@ class AttentionWeights final : public Op {
       done = end;
     });
     add_folded(context, scratch.dkernel, 1, -1.0f);  // of W2 - W3
+    add_turned(scratch.dsecond, at_.b, a, at_.kernel2.in(context.dparams));
     backward_query(context, packed, scratch);
   }
 
@@ -302,7 +307,7 @@ class AttentionWeights final : public Op {
     k.row_dot_sigmoid_backward(dscore, at_.kernel3.in(context.params), dz2, b, at_.kernel3.in(d),
                                pairs, b);
     k.column_sum(dscore, 1, pairs, 1, at_.bias3.in(d));
-    k.gemm_tn(y1, a, dz2, b, at_.kernel2.in(d), b, pairs, a, b);
+    k.gemm_tn(dz2, b, y1, a, scratch.dsecond, a, pairs, b, a);
     k.column_sum(dz2, b, pairs, b, at_.bias2.in(d));
     k.gemm(dz2, b, packed.second_back, nullptr, scratch.dz, a, pairs, b, a, false);
     k.sigmoid_backward(y1, scratch.dz, floats(pairs, a));

@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "nn/ops/carve.h"
+#include "nn/ops/turned.h"
 #include "nn/simd/kernels.h"
 
 namespace meander::nn {
@@ -51,35 +52,29 @@ Packed carve_packed(const Parts& at, Carve& carve) {
   return packed;
 }
 
-// Gradients, made in forward, of the history rows from the second step on, in time-major order.
-// They are worked in tiles; the tile that starts at row r has its clicks at row 2r of `behaviour`,
-// then its non-clicks. A row without a valid negative has no loss, so its gradients are zero.
+// Sums of gradients, made in forward and added to the parameters' in backward. Those of the inputs
+// are added in forward, too: nothing of a row is kept for backward.
 struct Saved {
-  float* state;                             // (rows, H)
-  float* behaviour;                         // (2 rows, E)
   float* weights;                           // (H + E, A) of the scaled first kernel
-  float *bias1, *weights2, *bias2, *third;  // (A), (A, B), (B), (B)
+  float *bias1, *weights2, *bias2, *third;  // (A), (B, A) turned, (B), (B)
   float* third_bias;                        // (1)
-  std::size_t sums_floats;                  // from `weights` to the end: all sums
+  std::size_t floats;                       // all of them
 };
 
-Saved carve_saved(const Parts& at, const Layout& layout, Carve& carve) {
+Saved carve_saved(const Parts& at, Carve& carve) {
   Saved saved;
-  saved.state = carve.take(layout.history_rows, at.h);
-  saved.behaviour = carve.take(2 * layout.history_rows, at.e);
-  const std::size_t before = carve.floats();
   saved.weights = carve.take(at.h + at.e, at.a);
   saved.bias1 = carve.take(at.a);
-  saved.weights2 = carve.take(at.a, at.b);
+  saved.weights2 = carve.take(at.b, at.a);
   saved.bias2 = carve.take(at.b);
   saved.third = carve.take(at.b);
   saved.third_bias = carve.take(1);
-  saved.sums_floats = carve.floats() - before;
+  saved.floats = carve.floats();
   return saved;
 }
 
 struct Scratch {
-  float* state;           // (tile, H)
+  float *state, *dstate;  // (tile, H)
   float* shared;          // (tile, A) the state's share of the first layer, or its gradient
   float* y1;              // (2 tile, A)
   float* dz1;             // (2 tile, A)
@@ -90,6 +85,7 @@ struct Scratch {
 Scratch carve_scratch(const Parts& at, Carve& carve) {
   Scratch scratch;
   scratch.state = carve.take(kTileRows, at.h);
+  scratch.dstate = carve.take(kTileRows, at.h);
   scratch.shared = carve.take(kTileRows, at.a);
   scratch.y1 = carve.take(2 * kTileRows, at.a);
   scratch.dz1 = carve.take(2 * kTileRows, at.a);
@@ -170,9 +166,9 @@ class AuxiliaryLoss final : public Op {
     const float* third = at_.kernel3.in(params);
     for (std::int32_t j = 0; j < b; ++j) packed.third[j] = third[2 * j] - third[2 * j + 1];
   }
-  std::size_t saved_floats(const Layout& layout) const override {
+  std::size_t saved_floats(const Layout&) const override {
     Carve carve(nullptr);
-    carve_saved(at_, layout, carve);
+    carve_saved(at_, carve);
     return carve.floats();
   }
   std::size_t scratch_floats(const Layout&) const override {
@@ -186,31 +182,36 @@ class AuxiliaryLoss final : public Op {
     Carve packed_memory(const_cast<float*>(context.packed));  // read only
     Carve saved_memory(context.saved), scratch_memory(context.scratch);
     const Packed packed = carve_packed(at_, packed_memory);
-    const Saved saved = carve_saved(at_, *context.layout, saved_memory);
+    const Saved saved = carve_saved(at_, saved_memory);
     const Scratch scratch = carve_scratch(at_, scratch_memory);
-    std::fill_n(saved.weights, saved.sums_floats, 0.0f);
+    std::fill_n(saved.weights, saved.floats, 0.0f);
+    const Matrix states = context.value(at_.states), dstates = context.grad(at_.states);
     RowsBefore before(*context.layout);
-    const std::int32_t count = rows_of(*context.layout);
+    const std::int32_t count = context.layout->history_rows - context.layout->groups;
     for (std::int32_t first = 0; first < count; first += kTileRows) {
       const std::int32_t rows = std::min(kTileRows, count - first);
-      const Matrix states = context.value(at_.states);
+      RowsBefore again = before;
       before.next(rows, [&](std::int32_t from, std::int32_t run, std::int32_t done) {
         kernels().copy_rows(states.row(from), states.stride, scratch.state + floats(done, at_.h),
                             at_.h, run, at_.h);
       });
-      run_tile(context, packed, saved, scratch, first, rows);
+      run_tile(context, packed, saved, scratch, context.layout->groups + first, rows);
+      if (dstates.data == nullptr) continue;
+      again.next(rows, [&](std::int32_t to, std::int32_t run, std::int32_t done) {
+        kernels().add_rows(scratch.dstate + floats(done, at_.h), at_.h, dstates.row(to),
+                           dstates.stride, run, at_.h);
+      });
     }
   }
 
   void backward(const OpContext& context) const override {
     Carve saved_memory(context.saved);
-    const Saved saved = carve_saved(at_, *context.layout, saved_memory);
-    scatter(context, saved);
+    const Saved saved = carve_saved(at_, saved_memory);
     const float* params = context.params;
     float* d = context.dparams;
     const std::int32_t a = at_.a, b = at_.b;
     add_row(saved.bias1, at_.bias1.in(d), a);
-    add_row(saved.weights2, at_.kernel2.in(d), a * b);
+    add_turned(saved.weights2, b, a, at_.kernel2.in(d));
     add_row(saved.bias2, at_.bias2.in(d), b);
     for (std::int32_t j = 0; j < b; ++j) {
       at_.kernel3.in(d)[2 * j] += saved.third[j];
@@ -239,17 +240,13 @@ class AuxiliaryLoss final : public Op {
   void emit_onnx(GraphWriter&) const override {}  // training only
 
  private:
-  // History rows from the second step on.
-  static std::int32_t rows_of(const Layout& layout) { return layout.history_rows - layout.groups; }
-
-  // Forward and backward of `rows` rows, from the second step's `first` on; their states before are
-  // in s.state.
+  // Forward and backward of `rows` history rows, `row` and on; their states before are in s.state.
+  // A row without a valid negative has no loss, so its gradients are zero.
   void run_tile(const OpContext& context, const Packed& packed, const Saved& saved,
-                const Scratch& s, std::int32_t first, std::int32_t rows) const {
+                const Scratch& s, std::int32_t row, std::int32_t rows) const {
     const Kernels& k = kernels();
     const std::int32_t h = at_.h, e = at_.e, a = at_.a, b = at_.b, both = 2 * rows;
     const float* bias3 = at_.bias3.in(context.params);
-    const std::int32_t row = context.layout->groups + first;
     const Matrix clicks = context.value(at_.history), non_clicks = context.value(at_.negatives);
     const float* valid = context.input->negative_valid.data() + row;
     k.gemm(s.state, h, packed.state, packed.bias1, s.shared, a, rows, h, a, false);
@@ -266,7 +263,7 @@ class AuxiliaryLoss final : public Op {
     *saved.third_bias += sum(s.dlogit, both);
 
     k.row_dot_sigmoid_backward(s.dlogit, packed.third, s.y2, b, saved.third, both, b);
-    k.gemm_tn(s.y1, a, s.y2, b, saved.weights2, b, both, a, b);
+    k.gemm_tn(s.y2, b, s.y1, a, saved.weights2, a, both, b, a);
     k.column_sum(s.y2, b, both, b, saved.bias2);
     k.gemm(s.y2, b, packed.second_back, nullptr, s.dz1, a, both, b, a, false);
     k.sigmoid_backward(s.y1, s.dz1, floats(both, a));
@@ -274,13 +271,20 @@ class AuxiliaryLoss final : public Op {
               a);
     k.gemm_tn(non_clicks.row(row), non_clicks.stride, s.dz1 + floats(rows, a), a,
               saved.weights + floats(h, a), a, rows, e, a);
-    k.gemm(s.dz1, a, packed.behaviour_back, nullptr, saved.behaviour + floats(2 * first, e), e,
-           both, a, e, false);
+    add_back(s.dz1, packed, context.grad(at_.history), row, rows);
+    add_back(s.dz1 + floats(rows, a), packed, context.grad(at_.negatives), row, rows);
     k.axpy(1.0f, s.dz1 + floats(rows, a), s.dz1, floats(rows, a));  // both share the state
     k.gemm_tn(s.state, h, s.dz1, a, saved.weights, a, rows, h, a);
     k.column_sum(s.dz1, a, rows, a, saved.bias1);
-    k.gemm(s.dz1, a, packed.state_back, nullptr, saved.state + floats(first, h), h, rows, a, h,
-           false);
+    k.gemm(s.dz1, a, packed.state_back, nullptr, s.dstate, h, rows, a, h, false);
+  }
+
+  // From dz1 to the gradients of behaviours, rows [row, row + rows) of `to`.
+  void add_back(const float* dz1, const Packed& packed, const Matrix& to, std::int32_t row,
+                std::int32_t rows) const {
+    if (to.data == nullptr) return;
+    kernels().gemm(dz1, at_.a, packed.behaviour_back, nullptr, to.row(row), to.stride, rows, at_.a,
+                   at_.e, true);
   }
 
   float scale_of(const Layout& layout) const {
@@ -318,31 +322,6 @@ class AuxiliaryLoss final : public Op {
     float total = 0;
     for (std::int32_t i = 0; i < n; ++i) total += x[i];
     return total;
-  }
-
-  // Adds the gradients of the inputs' rows, tile by tile as forward left them.
-  void scatter(const OpContext& context, const Saved& saved) const {
-    const Layout& layout = *context.layout;
-    const Matrix dstates = context.grad(at_.states), dhistory = context.grad(at_.history);
-    const Matrix dnegatives = context.grad(at_.negatives);
-    RowsBefore before(layout);
-    const std::int32_t count = rows_of(layout);
-    if (dstates.data != nullptr) {
-      before.next(count, [&](std::int32_t to, std::int32_t run, std::int32_t done) {
-        kernels().add_rows(saved.state + floats(done, at_.h), at_.h, dstates.row(to),
-                           dstates.stride, run, at_.h);
-      });
-    }
-    for (std::int32_t first = 0; first < count; first += kTileRows) {
-      const std::int32_t rows = std::min(kTileRows, count - first), row = layout.groups + first;
-      const float* clicks = saved.behaviour + floats(2 * first, at_.e);
-      add_rows(clicks, dhistory, row, rows);
-      add_rows(clicks + floats(rows, at_.e), dnegatives, row, rows);
-    }
-  }
-  // Rows of tensors lie without gaps.
-  static void add_rows(const float* from, const Matrix& to, std::int32_t row, std::int32_t rows) {
-    if (to.data != nullptr) add_row(from, to.row(row), rows * to.cols);
   }
 
   std::string name_;

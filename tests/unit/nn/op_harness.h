@@ -105,6 +105,7 @@ class OpHarness {
     part_.age = age;
     memory_.assign(graph.ops().size(), {});
     loss_ = 0;
+    for (auto& grad : grads_) std::ranges::fill(grad, 0.0f);
     for (std::size_t op = 0; op < graph.ops().size(); ++op) {
       const Op& it = *graph.ops()[op];
       // NaN where nothing was written yet, so that a read of it shows.
@@ -118,7 +119,6 @@ class OpHarness {
 
   void backward() {
     std::ranges::fill(ddense, 0.0f);
-    for (auto& grad : grads_) std::ranges::fill(grad, 0.0f);
     for (TensorId id : outputs_) {
       for (std::size_t i = 0; i < grads_[id].size(); ++i) {
         grads_[id][i] = static_cast<float>(weight(id, i));
