@@ -6,10 +6,6 @@ namespace {
 
 constexpr std::int64_t kOnnxInt32 = 6;  // TensorProto.DataType
 
-}  // namespace
-
-namespace {
-
 // int32 (T, 1): first, first + 1, ... for the steps of `history`.
 std::string steps_from(GraphWriter& writer, const std::string& history, std::int64_t first) {
   const std::string shape = writer.node("Shape", {history});
@@ -67,6 +63,15 @@ std::string onnx_repeat_history(GraphWriter& writer, const std::string& history)
   const std::string shape = writer.node("Concat", {steps, writer.constant_int({1}, {-1}), width},
                                         {{"axis", std::int64_t{0}}});
   return writer.node("Reshape", {repeated, shape});
+}
+
+std::string onnx_layer_norm(GraphWriter& writer, const std::string& x, ParamId gamma, ParamId beta,
+                            float epsilon) {
+  const std::string flat = writer.constant_int({1}, {-1});
+  return writer.node("LayerNormalization",
+                     {x, writer.node("Reshape", {writer.param(gamma), flat}),
+                      writer.node("Reshape", {writer.param(beta), flat})},
+                     {{"axis", std::int64_t{-1}}, {"epsilon", epsilon}});
 }
 
 }  // namespace meander::nn

@@ -17,5 +17,8 @@ std::string onnx_last_states(GraphWriter& writer, const std::string& history);
 std::string onnx_repeat_candidates(GraphWriter& writer, const std::string& groups);
 // (T, G*K, w) of `history` (T, G, w): each row K times.
 std::string onnx_repeat_history(GraphWriter& writer, const std::string& history);
+// Rows of `x` (..., w) by their own mean and variance, then gamma and beta (1, w).
+std::string onnx_layer_norm(GraphWriter& writer, const std::string& x, ParamId gamma, ParamId beta,
+                            float epsilon);
 
 }  // namespace meander::nn

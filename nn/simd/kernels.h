@@ -12,6 +12,13 @@ namespace mixed {
 struct Products;
 }
 
+// Which values of an op a step drops: a share `rate` of them (0: none), and the others count
+// 1 / (1 - rate) times. Value i's draw is a pure function of (stream, i).
+struct Drop {
+  std::uint64_t stream = 0;
+  float rate = 0;
+};
+
 // Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4), with products in
 // float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs;
 // MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one. Matrices are row-major float32,
@@ -57,6 +64,9 @@ struct Kernels {
   void (*axpy)(float a, const float* x, float* y, std::size_t n);
   // dy[i] *= y[i] * (1 - y[i]): back through y = sigmoid.
   void (*sigmoid_backward)(const float* y, float* dy, std::size_t n);
+  // y[i] = x[i] or y[i] += x[i], value first + i of those that may be dropped; y may be x.
+  void (*dropout)(Drop drop, std::uint32_t first, const float* x, float* y, std::size_t n);
+  void (*dropout_add)(Drop drop, std::uint32_t first, const float* x, float* y, std::size_t n);
 
   // ---- a softmax over long rows, tile by tile
   // x (M, N) becomes exp(x - top), where top (M) first grows to the largest value of its row;
@@ -86,6 +96,9 @@ struct Kernels {
   // to (M, N) = rows keys[0], ... keys[M - 1] of `from`.
   void (*gather_rows)(const float* from, std::int32_t ldf, const std::uint32_t* keys, float* to,
                       std::int32_t ldt, std::int32_t m, std::int32_t n);
+  // Rows keys[i] of `to` = row i of from (M, N).
+  void (*scatter_rows)(const float* from, std::int32_t ldf, const std::uint32_t* keys, float* to,
+                       std::int32_t ldt, std::int32_t m, std::int32_t n);
   // Rows keys[i] of `to` += row i of from (M, N), in the order of i.
   void (*scatter_add_rows)(const float* from, std::int32_t ldf, const std::uint32_t* keys,
                            float* to, std::int32_t ldt, std::int32_t m, std::int32_t n);
@@ -133,6 +146,41 @@ struct Kernels {
   void (*lstm_state_backward)(float* p, const float* cp, std::int32_t share, const float* tc,
                               const float* dout, std::int32_t lddout, const float* dh, float* dc,
                               std::int32_t m, std::int32_t h);
+
+  // ---- layer norm, transformer
+  // y (M, N) = gamma (x - mean) / sqrt(variance + epsilon) + beta, each row by its own mean and
+  // variance; stats (M, 2) = mean, 1 / sqrt(variance + epsilon). y may be x.
+  void (*layer_norm)(const float* x, std::int32_t ldx, const float* gamma, const float* beta,
+                     float epsilon, float* y, std::int32_t ldy, float* stats, std::int32_t m,
+                     std::int32_t n);
+  // y once more, from its stats.
+  void (*layer_norm_again)(const float* x, std::int32_t ldx, const float* stats, const float* gamma,
+                           const float* beta, float* y, std::int32_t ldy, std::int32_t m,
+                           std::int32_t n);
+  // dx (M, N) = or, with `accumulate`, += the gradient of x; dgamma, dbeta (N) += theirs. dx may be
+  // dy without `accumulate`.
+  void (*layer_norm_backward)(const float* x, std::int32_t ldx, const float* stats,
+                              const float* gamma, const float* dy, std::int32_t lddy, float* dx,
+                              std::int32_t lddx, float* dgamma, float* dbeta, std::int32_t m,
+                              std::int32_t n, bool accumulate);
+  // x[i] = max(x[i], 0), value first + i of those that may be dropped; and dy[i] back from there,
+  // given the result y.
+  void (*relu_dropout)(Drop drop, std::uint32_t first, float* x, std::size_t n);
+  void (*relu_dropout_backward)(float rate, const float* y, float* dy, std::size_t n);
+  // Rows of scores become weights: row i of s (M, N) becomes the softmax of scale * s over its
+  // first `first` + i + 1 columns, dropped; its other columns become 0. Column j of row i is value
+  // number
+  // + i * stride + j of those that may be dropped. stats (M, 2) is for the way back. A row has room
+  // for N rounded up to 16, which is written.
+  void (*softmax_prefix)(float* s, std::int32_t lds, float scale, std::int32_t first, Drop drop,
+                         std::uint32_t number, std::int32_t stride, float* stats, std::int32_t m,
+                         std::int32_t n);
+  // s holds the scores again, dp the gradient of the weights. s becomes the weights, dp the
+  // gradient of the scores.
+  void (*softmax_prefix_backward)(float* s, float* dp, std::int32_t ld, float scale,
+                                  std::int32_t first, Drop drop, std::uint32_t number,
+                                  std::int32_t stride, const float* stats, std::int32_t m,
+                                  std::int32_t n);
 };
 
 // What the calling thread computes with: of kF32, or of the PrecisionScope it is in.

@@ -177,6 +177,7 @@ class OpHarness {
   Layout layout;
   Graph graph;
   std::vector<float> dense, ddense;
+  std::uint64_t seed = 0;    // of the step
   std::vector<float> valid;  // of auxiliary negatives, by kHistory row
   std::vector<float> age;    // of behaviours, by kHistory row; empty: no op reads it
 
@@ -200,6 +201,7 @@ class OpHarness {
     context.loss = &loss_;
     context.values = views_;
     context.grads = dviews_;
+    context.seed = seed;
     return context;
   }
 
