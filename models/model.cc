@@ -101,6 +101,9 @@ Status check_fields(const ModelSpec& spec) {
   if (spec.decay == "user" && std::ranges::all_of(spec.slots, &nn::SlotSpec::in_history)) {
     return invalid("decay is 'user', and no slot is of the user: name it in model.slots");
   }
+  if (spec.kind == "mf" && std::ranges::all_of(spec.slots, &nn::SlotSpec::in_history)) {
+    return invalid("no slot is of the user: name it in model.slots");
+  }
   if (!(spec.auxiliary_weight >= 0) || !std::isfinite(spec.auxiliary_weight)) {
     return invalid("auxiliary_weight must be 0 or more");
   }

@@ -28,7 +28,7 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (const std::string& kind : models::model_kinds()) {
     for (const char* dice : {"batch", "moving"}) {
-      models::ModelSpec spec = SmallExport::spec_of(kind);
+      models::ModelSpec spec = SmallExport::spec_of(kind, /*user=*/kind == "mf");
       spec.dice = dice;
       all.push_back({kind + "_dice_" + dice, spec});
     }

@@ -297,6 +297,14 @@ TEST(NextSoftmax, ThreadsLeaveEveryBitAsItIs) {
   }
 }
 
+// A width of 4 is padded more in mixed precision than in float32.
+TEST(NextSoftmax, MixedPrecisionHasItsOwnSizes) {
+  NextItem step(softmax_graph(4, {}), 6, {{5, 3, 1}, {2}}, 2);
+  InlineExecutor executor;
+  const double loss = step.train(executor);
+  EXPECT_NEAR(step.train(executor, Precision::kMixed), loss, 0.02 * loss);
+}
+
 TEST(NextSoftmax, MixedPrecisionIsNearFloat32) {
   NextItem step(softmax_graph(32, {}), 700, {{9, 8, 8, 3, 1}}, 1);
   InlineExecutor executor;
