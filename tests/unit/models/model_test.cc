@@ -202,6 +202,8 @@ TEST(MatrixFactorisation, NeedsAUserAndNoHistory) {
   ModelSpec spec = spec_of("mf");
   spec.slots.pop_back();
   expect_invalid(spec, "no slot is of the user");
+  spec.slots.push_back({"user", 1, 3, false});
+  expect_invalid(spec, "of one width");
   const nn::Graph graph = build(spec_of("mf"));
   for (const nn::TensorSpec& tensor : graph.tensor_specs()) {
     EXPECT_NE(tensor.rows, nn::Rows::kHistory);
