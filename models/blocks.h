@@ -12,6 +12,7 @@
 #include "nn/ops/dense.h"
 #include "nn/ops/dice.h"
 #include "nn/ops/embedding.h"
+#include "nn/ops/next_item.h"
 #include "nn/ops/numeric.h"
 #include "nn/ops/prelu.h"
 
@@ -70,6 +71,24 @@ inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::
   const nn::TensorId logits = nn::pair_logit(graph, "head/logit", pair);
   graph.set_logits(logits);
   nn::click_loss(graph, "loss", logits, 0.5f);
+}
+
+// The loss of spec.loss on states (kHistory, as wide as the item's row), and at inference the rank
+// of the target among all items. Comes last in a graph.
+inline void next_loss(nn::Graph& graph, const ModelSpec& spec, nn::TensorId states,
+                      nn::TensorId target, std::int32_t item) {
+  if (spec.loss == "bce") {
+    const auto items = [&](const char* name, nn::Source source) {
+      return nn::embedding(graph, name, source, {item});
+    };
+    nn::next_bce_loss(graph, "loss", states, items("loss/positives", nn::Source::kHistory),
+                      items("loss/negatives", nn::Source::kNegative), target);
+  } else {
+    using Use = nn::Graph::CatalogueUse;
+    nn::next_softmax_loss(graph, "loss", states, item,
+                          {.catalogue = spec.loss == "sampled" ? Use::kDrawn : Use::kAll});
+  }
+  nn::rank_target(graph, "rank", states, item);
 }
 
 }  // namespace meander::models

@@ -115,6 +115,15 @@ Status check_fields(const ModelSpec& spec) {
   if (spec.decay == "user" && std::ranges::all_of(spec.slots, &nn::SlotSpec::in_history)) {
     return invalid("decay is 'user', and no slot is of the user: name it in model.slots");
   }
+  if (spec.kind == "mf") {
+    const auto user = std::ranges::find(spec.slots, false, &nn::SlotSpec::in_history);
+    if (user == spec.slots.end()) {
+      return invalid("no slot is of the user: name it in model.slots");
+    }
+    if (user->width != spec.slots[0].width || user->width < 2) {
+      return invalid("rows of items and users must be of one width, 2 or more: the last is a bias");
+    }
+  }
   if (!(spec.auxiliary_weight >= 0) || !std::isfinite(spec.auxiliary_weight)) {
     return invalid("auxiliary_weight must be 0 or more");
   }

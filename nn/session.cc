@@ -218,6 +218,7 @@ void Session::Memory::begin(const StepInput& step, bool is_training) {
   CHECK_EQ(step.tables.size(), static_cast<std::size_t>(graph.tables()));
   while (parts.size() < step.parts.size()) parts.push_back(std::make_unique<Workspace>(graph));
   size_batch();
+  PrecisionScope scope(precision());  // ops at batch scope may keep packed weights in saved memory
   lay_out(batch, batch.layout, true, false);
   bind_inputs();
 }

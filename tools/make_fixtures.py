@@ -219,6 +219,47 @@ def pair_loss(log_p, labels):
     return -(torch.stack([labels, 1 - labels], 1) * log_p).mean(), log_p[:, 0] - log_p[:, 1]
 
 
+def next_item(kind, params, tables, states, history, negatives, targets):
+    """(sum of the losses over positions, positions, logits): each state predicts what follows."""
+    width = tables[0].weight.shape[1]
+    states = [dense(params, "output", s, width) for s in states]
+    following = [rows[:width] for rows in history[1:]] + [targets[0][:width]]
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for t, (state, item) in enumerate(zip(states, following)):
+        if kind == "next":
+            scores = tables[0](torch.arange(KEYS[0])) @ state
+            total = total + torch.logsumexp(scores, 0) - state @ item
+        else:
+            negative = negatives[t + 1] if t + 1 < len(states) else targets[1]
+            if negative is None:
+                continue
+            total = total - torch.nn.functional.logsigmoid(state @ item)
+            total = total - torch.nn.functional.logsigmoid(-(state @ negative[:width]))
+        count += 1
+    return total, count, [states[-1] @ q[:width] for q in targets]
+
+
+CASER_FILTERS, CASER_NEWEST, CASER_VERTICAL = 16, 20, 4
+
+
+def caser(params, history):
+    """What stands for the user: horizontal filters at their largest, and weighted sums."""
+    width = len(history[0])
+    features = []
+    for height in (2, 3, 4):
+        padded = [torch.zeros(width, dtype=torch.float64)] * max(0, height - len(history)) + history
+        kernel = params.get(f"horizontal/height{height}/kernel", height * width, CASER_FILTERS)
+        bias = params.get(f"horizontal/height{height}/bias", 1, CASER_FILTERS)[0]
+        windows = [torch.relu(torch.cat(padded[t:t + height]) @ kernel + bias)
+                   for t in range(len(padded) - height + 1)]
+        features.append(torch.stack(windows).max(0).values)
+    kernel = params.get("vertical/kernel", CASER_VERTICAL, CASER_NEWEST)
+    newest = history[::-1][:CASER_NEWEST]
+    for v in range(CASER_VERTICAL):
+        features.append(sum(kernel[v, age] * x for age, x in enumerate(newest)))
+    return torch.relu(dense(params, "features", torch.cat(features), width))
+
+
 class Batch:
     """Histories as lists of rows; embed() looks them up, and only what a model really reads."""
 
@@ -253,20 +294,34 @@ def forward(kind, params, tables, batch):
     if kind == "sasrec":
         return sasrec(params, tables[0], batch)
     inputs, auxiliary = [], torch.zeros((), dtype=torch.float64)
+    next_logits, next_count = [], 0
     for g, length in enumerate(batch.lengths):
         span = slice(batch.start[g], batch.start[g] + length)
         history = [embed(tables, rows) for rows in batch.history[:, span].T]
         total = sum(history)
-        states = gru(params, "gru1", history) if kind == "dien" else None
-        if kind == "dien":
+        states = gru(params, "gru1", history) if kind in ("dien", "next") else None
+        if kind == "next_bce":
+            states = lstm(params, "lstm1", history)
+        if kind in ("dien", "next_bce"):
             negatives = [embed(tables, rows) if ok else None
                          for rows, ok in zip(batch.negative[:, span].T, batch.valid[span])]
+        if kind.startswith("next"):
+            targets = [embed(tables, rows) for rows in batch.target[:, g].T]
+            total, count, logits = next_item(kind, params, tables, states, history,
+                                             negatives if kind == "next_bce" else None, targets)
+            auxiliary, next_count = auxiliary + total, next_count + count
+            next_logits += logits
+            continue
+        if kind == "dien":
             auxiliary = auxiliary + auxiliary_term(params, states, history, negatives,
                                                    batch.valid[span])
         for k in range(batch.target.shape[2]):
             q = embed(tables, batch.target[:, g, k])
             if kind == "dnn":
                 inputs.append(torch.cat([q, total / length, q * total / length]))
+            elif kind == "caser":
+                user = caser(params, history)
+                inputs.append(torch.cat([q, user, q * user]))
             elif kind == "lstm":
                 inputs.append(torch.cat([q, lstm(params, "lstm1", history)[-1]]))
             elif kind == "lstm2":
@@ -286,6 +341,8 @@ def forward(kind, params, tables, batch):
                 weights = attention(params, query, states)
                 interest = gru(params, "augru", states, weights)[-1]
                 inputs.append(torch.cat([q, total, q * total, interest]))
+    if kind.startswith("next"):
+        return auxiliary / next_count, torch.stack(next_logits)
     x = torch.stack(inputs)
     labels = torch.tensor(batch.label.reshape(-1), dtype=torch.float64)
     if kind == "lstm2":
@@ -356,7 +413,8 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for seed, (kind, widths, candidates) in enumerate([
             ("dnn", (6, 4), 2), ("lstm", (6, 4), 2), ("lstm2", (6, 4), 2), ("din", (6, 4), 3),
-            ("dien", (5, 4), 2), ("sasrec", (6, 4), 2), ("bst", (6, 4), 3)]):
+            ("dien", (5, 4), 2), ("sasrec", (6, 4), 2), ("bst", (6, 4), 3), ("next", (6, 4), 2),
+            ("next_bce", (6, 4), 2), ("caser", (6, 4), 2)]):
         write(folder / f"{kind}.bin", fixture(kind, widths, candidates, seed))
 
 

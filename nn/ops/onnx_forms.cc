@@ -6,35 +6,36 @@ namespace {
 
 constexpr std::int64_t kOnnxInt32 = 6;  // TensorProto.DataType
 
-}  // namespace
-
-namespace {
-
-// int32 (T, 1): first, first + 1, ... for the steps of `history`.
-std::string steps_from(GraphWriter& writer, const std::string& history, std::int64_t first) {
-  const std::string shape = writer.node("Shape", {history});
-  const std::string steps = writer.node("Gather", {shape, writer.constant_int({}, {0})});
-  const std::string range =
-      writer.node("Range", {writer.constant_int({}, {0}), steps, writer.constant_int({}, {1})});
-  const std::string step = writer.node("Cast", {range}, {{"to", kOnnxInt32}});
+// bool (T, G, 1): how `first` + the number of a step compares with the history's length.
+std::string compare_steps(GraphWriter& writer, const std::string& history, std::int64_t first,
+                          const std::string& comparison) {
+  std::string steps = onnx_steps(writer, history);
+  if (first != 0) steps = writer.node("Add", {steps, writer.constant_int({}, {first})});
+  const std::string step = writer.node("Cast", {steps}, {{"to", kOnnxInt32}});
   const std::string column = writer.node("Unsqueeze", {step, writer.constant_int({1}, {1})});
-  if (first == 0) return column;
-  return writer.node("Add", {column, writer.node("Cast", {writer.constant_int({}, {first})},
-                                                 {{"to", kOnnxInt32}})});
-}
-
-}  // namespace
-
-std::string onnx_history_mask(GraphWriter& writer, const std::string& history) {
-  const std::string mask = writer.node("Less", {steps_from(writer, history, 0), writer.lengths()});
+  const std::string mask = writer.node(comparison, {column, writer.lengths()});
   return writer.node("Unsqueeze", {mask, writer.constant_int({1}, {2})});
 }
 
+}  // namespace
+
+std::string onnx_steps(GraphWriter& writer, const std::string& history) {
+  const std::string shape = writer.node("Shape", {history});
+  const std::string steps = writer.node("Gather", {shape, writer.constant_int({}, {0})});
+  return writer.node("Range", {writer.constant_int({}, {0}), steps, writer.constant_int({}, {1})});
+}
+
+std::string onnx_history_mask(GraphWriter& writer, const std::string& history) {
+  return compare_steps(writer, history, 0, "Less");
+}
+
+std::string onnx_last_mask(GraphWriter& writer, const std::string& history) {
+  return compare_steps(writer, history, 1, "Equal");
+}
+
 std::string onnx_last_states(GraphWriter& writer, const std::string& history) {
-  const std::string is_last =
-      writer.node("Equal", {steps_from(writer, history, 1), writer.lengths()});
-  const std::string mask = writer.node("Unsqueeze", {is_last, writer.constant_int({1}, {2})});
-  const std::string last = writer.node("Where", {mask, history, writer.constant({}, {0.0f})});
+  const std::string last =
+      writer.node("Where", {onnx_last_mask(writer, history), history, writer.constant({}, {0.0f})});
   return writer.node("ReduceSum", {last, writer.constant_int({1}, {0})},
                      {{"keepdims", std::int64_t{0}}});
 }

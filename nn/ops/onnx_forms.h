@@ -9,8 +9,11 @@ namespace meander::nn {
 
 // Pieces of ONNX that several ops share.
 
-// bool (T, G, 1): which steps of `history` (T, G, w) are real.
+// int64 (T): 0, 1, ... for the steps of `history` (T, G, w).
+std::string onnx_steps(GraphWriter& writer, const std::string& history);
+// bool (T, G, 1): which steps of `history` (T, G, w) are real, and which are the last real one.
 std::string onnx_history_mask(GraphWriter& writer, const std::string& history);
+std::string onnx_last_mask(GraphWriter& writer, const std::string& history);
 // (G, w) of `history` (T, G, w): its last real step.
 std::string onnx_last_states(GraphWriter& writer, const std::string& history);
 // (G*K, w) of `groups` (G, w): each row K times.

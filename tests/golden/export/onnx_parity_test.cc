@@ -28,8 +28,11 @@ std::vector<Case> cases() {
   std::vector<Case> all;
   for (const std::string& kind : models::model_kinds()) {
     for (const char* dice : {"batch", "moving"}) {
-      models::ModelSpec spec = SmallExport::spec_of(kind);
+      models::ModelSpec spec = SmallExport::spec_of(kind, /*user=*/kind == "mf");
       spec.dice = dice;
+      for (nn::SlotSpec& slot : spec.slots) {
+        if (kind == "mf") slot.width = spec.slots[0].width;
+      }
       all.push_back({kind + "_dice_" + dice, spec});
     }
   }

@@ -29,12 +29,12 @@ ModelSpec spec_of(const std::string& kind) {
   spec.hidden = 5;
   spec.attention = {7, 4};
   spec.head = {9, 6};
-  // A model of the next item reads nothing else.
-  if (kind == "sasrec") {
-    spec.slots.resize(1);
-    spec.numeric_features = 0;
-    spec.loss = "bce";
-  }
+  // What these read, so that every row takes part.
+  if (kind == "mf") spec.slots = {{"item", 0, 4, true}, {"user", 1, 4, false}};
+  if (kind == "next") spec.slots.pop_back();
+  if (kind == "sasrec") spec.slots.resize(1);
+  if (kind == "sasrec") spec.loss = "bce";
+  if (kind == "mf" || kind == "next" || kind == "sasrec") spec.numeric_features = 0;
   return spec;
 }
 
@@ -69,7 +69,14 @@ struct Step {
     output = {drows, ddense, logits};
     InlineExecutor executor;
     nn::Session session(graph, precision);
-    session.train({batch->inputs(), rows, dense}, executor, output);
+    std::iota(all_keys.begin(), all_keys.end(), 0u);
+    catalogues.resize(tables.size());
+    for (std::size_t t = 0; t < tables.size(); ++t) {
+      const auto use = graph.catalogue(static_cast<std::int32_t>(t), true);
+      if (use != nn::Graph::CatalogueUse::kNone) catalogues[t].rows = all_keys;
+      if (use == nn::Graph::CatalogueUse::kDrawn) catalogues[t].log_expected = log_expected;
+    }
+    session.train({batch->inputs(), rows, dense, catalogues, 5}, executor, output);
   }
 
   nn::Graph graph;
@@ -78,6 +85,9 @@ struct Step {
   std::vector<nn::ConstMatrix> rows;
   std::vector<nn::Matrix> drows;
   std::vector<float> dense, ddense, logits;
+  std::vector<std::uint32_t> all_keys = std::vector<std::uint32_t>(kKeys);
+  std::vector<float> log_expected = std::vector<float>(kKeys, -0.5f);
+  std::vector<nn::Catalogue> catalogues;
   nn::StepOutput output;
 };
 
@@ -91,7 +101,7 @@ void expect_invalid(const ModelSpec& spec, const std::string& what) {
 TEST(Models, AreTheFilesOfTheFolderSorted) {
   const std::vector<std::string> kinds = model_kinds();
   EXPECT_TRUE(std::ranges::is_sorted(kinds));
-  for (const char* kind : {"counting", "dnn", "lstm", "din", "dien"}) {
+  for (const char* kind : {"counting", "dnn", "lstm", "din", "dien", "next", "mf", "caser"}) {
     EXPECT_THAT(kinds, Contains(kind));
   }
 }
@@ -202,6 +212,35 @@ TEST(Models, AuxiliaryLossIsAMeanOverPaddedStepsOrOverRealOnes) {
   EXPECT_NEAR((padded - without) * 4 * (5 - 1), (real.output.loss - without) * rows, 1e-4);
 }
 
+TEST(Next, EachCellLearnsByEachLoss) {
+  for (const char* cell : {"gru", "lstm"}) {
+    for (const char* loss : {"softmax", "sampled", "bce"}) {
+      ModelSpec spec = spec_of("next");
+      spec.cell = cell;
+      spec.loss = loss;
+      const Step step(spec);
+      EXPECT_GT(step.output.loss, 0) << cell << loss;
+      EXPECT_THAT(step.dtables[0], Contains(::testing::Ne(0.0f))) << cell << loss;
+      EXPECT_EQ(step.graph.needs_negatives(), loss == std::string("bce"));
+      EXPECT_NE(step.graph.ranks(), nn::kNoTensor);
+      spec.dropout = 0.5f;
+      EXPECT_NE(Step(spec).output.loss, step.output.loss) << cell << loss;
+    }
+  }
+}
+
+TEST(MatrixFactorisation, NeedsAUserAndNoHistory) {
+  ModelSpec spec = spec_of("mf");
+  spec.slots.pop_back();
+  expect_invalid(spec, "no slot is of the user");
+  spec.slots.push_back({"user", 1, 3, false});
+  expect_invalid(spec, "of one width");
+  const nn::Graph graph = build(spec_of("mf"));
+  for (const nn::TensorSpec& tensor : graph.tensor_specs()) {
+    EXPECT_NE(tensor.rows, nn::Rows::kHistory);
+  }
+}
+
 TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
   const Step step(spec_of("counting"), 0.0f);
   for (std::size_t slot = 0; slot < 3; ++slot) {
@@ -219,7 +258,7 @@ TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
 
 TEST(Models, UnknownKindNamesTheNearest) {
   expect_invalid(spec_of("lstn"), "unknown model 'lstn': did you mean 'lstm'?");
-  expect_invalid(spec_of("transformer"), "there is bst, counting, ");
+  expect_invalid(spec_of("transformer"), "there is bst, caser, counting, ");
 }
 
 TEST(Models, RefuseFieldsOutOfRange) {

@@ -10,6 +10,7 @@
 
 #include "common/rng.h"
 #include "common/thread_executor.h"
+#include "nn/ops/convolution.h"
 #include "nn/ops/embedding.h"
 #include "tests/jagged_batch.h"
 #include "tests/unit/nn/op_harness.h"
@@ -170,6 +171,38 @@ double softmax_loss(const NextItem& step, const std::vector<double>& table, bool
   return sum / count;
 }
 
+// Of the whole batch, by group.
+std::vector<float> naive_ranks(const NextItem& step) {
+  std::vector<float> ranks;
+  const std::vector<double> table(step.table.begin(), step.table.end());
+  const std::int32_t d = step.width;
+  for (const PartInput& part : step.parts) {
+    const Layout& layout = part.layout;
+    for (std::int32_t g = 0; g < layout.groups; ++g) {
+      const std::uint32_t state =
+          part.columns[static_cast<int>(Source::kHistory)][0][layout.last_row(g)];
+      const std::uint32_t target =
+          part.columns[static_cast<int>(Source::kTarget)][0][g * layout.candidates];
+      const double score = dot(&table[state * d], &table[target * d], d);
+      int better = 0, same = 0;
+      for (std::uint32_t place = 0; place < step.catalogue.rows.size(); ++place) {
+        const std::uint32_t item = step.catalogue.rows[place];
+        bool left_out = item == target;
+        for (std::uint32_t i = part.seen_begin.empty() ? 0 : part.seen_begin[g];
+             !part.seen_begin.empty() && i < part.seen_begin[g + 1]; ++i) {
+          left_out = left_out || part.seen[i] == place;
+        }
+        if (left_out) continue;
+        const double other = dot(&table[state * d], &table[item * d], d);
+        better += other > score ? 1 : 0;
+        same += other == score ? 1 : 0;
+      }
+      ranks.push_back(static_cast<float>(better + same / 2));
+    }
+  }
+  return ranks;
+}
+
 TEST(NextSoftmax, MatchesSoftmaxOverEveryItem) {
   for (const std::int32_t items : {7, 384, 401, 900}) {
     NextItem step(softmax_graph(12, {}), items, kLengths, 1);
@@ -180,6 +213,22 @@ TEST(NextSoftmax, MatchesSoftmaxOverEveryItem) {
 TEST(NextSoftmax, LastOnlyCountsTargetsAlone) {
   NextItem step(softmax_graph(9, {.last_only = true}), 50, kLengths, 2);
   step.expect_matches([&](const std::vector<double>& x) { return softmax_loss(step, x, true); });
+}
+
+// The last behaviour's own vector, as a tensor of the group.
+TEST(NextSoftmax, StatesOfGroupsServeAsLastStates) {
+  Graph graph({{"item", 0, 6, true}}, 0);
+  const TensorId target = embedding(graph, "target", Source::kTarget, {0});
+  const TensorId history = embedding(graph, "history", Source::kHistory, {0});
+  const TensorId last = vertical_convolution(graph, "last", history, 1, 1);
+  graph.set_logits(score_candidates(graph, "score", last, target));
+  next_softmax_loss(graph, "loss", last, 0);
+  rank_target(graph, "rank", last, 0);
+  graph.finish();
+  NextItem step(std::move(graph), 420, kLengths, 1);
+  step.dense = {1.0f};
+  step.expect_matches([&](const std::vector<double>& x) { return softmax_loss(step, x, true); });
+  EXPECT_EQ(step.ranks(), naive_ranks(step));
 }
 
 TEST(NextSoftmax, ManyPositionsAreWorkedInBlocks) {
@@ -248,6 +297,14 @@ TEST(NextSoftmax, ThreadsLeaveEveryBitAsItIs) {
   }
 }
 
+// A width of 4 is padded more in mixed precision than in float32.
+TEST(NextSoftmax, MixedPrecisionHasItsOwnSizes) {
+  NextItem step(softmax_graph(4, {}), 6, {{5, 3, 1}, {2}}, 2);
+  InlineExecutor executor;
+  const double loss = step.train(executor);
+  EXPECT_NEAR(step.train(executor, Precision::kMixed), loss, 0.02 * loss);
+}
+
 TEST(NextSoftmax, MixedPrecisionIsNearFloat32) {
   NextItem step(softmax_graph(32, {}), 700, {{9, 8, 8, 3, 1}}, 1);
   InlineExecutor executor;
@@ -260,38 +317,6 @@ TEST(NextSoftmax, MixedPrecisionIsNearFloat32) {
     size += std::pow(gradient[i], 2);
   }
   EXPECT_LT(std::sqrt(apart / size), 0.02);
-}
-
-// Of the whole batch, by group.
-std::vector<float> naive_ranks(const NextItem& step) {
-  std::vector<float> ranks;
-  const std::vector<double> table(step.table.begin(), step.table.end());
-  const std::int32_t d = step.width;
-  for (const PartInput& part : step.parts) {
-    const Layout& layout = part.layout;
-    for (std::int32_t g = 0; g < layout.groups; ++g) {
-      const std::uint32_t state =
-          part.columns[static_cast<int>(Source::kHistory)][0][layout.last_row(g)];
-      const std::uint32_t target =
-          part.columns[static_cast<int>(Source::kTarget)][0][g * layout.candidates];
-      const double score = dot(&table[state * d], &table[target * d], d);
-      int better = 0, same = 0;
-      for (std::uint32_t place = 0; place < step.catalogue.rows.size(); ++place) {
-        const std::uint32_t item = step.catalogue.rows[place];
-        bool left_out = item == target;
-        for (std::uint32_t i = part.seen_begin.empty() ? 0 : part.seen_begin[g];
-             !part.seen_begin.empty() && i < part.seen_begin[g + 1]; ++i) {
-          left_out = left_out || part.seen[i] == place;
-        }
-        if (left_out) continue;
-        const double other = dot(&table[state * d], &table[item * d], d);
-        better += other > score ? 1 : 0;
-        same += other == score ? 1 : 0;
-      }
-      ranks.push_back(static_cast<float>(better + same / 2));
-    }
-  }
-  return ranks;
 }
 
 TEST(RankTarget, IsThePlaceAmongEveryItem) {
