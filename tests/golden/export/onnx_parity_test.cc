@@ -47,6 +47,12 @@ std::vector<Case> cases() {
   models::ModelSpec relu = SmallExport::spec_of("dnn");
   relu.activation = "relu";
   all.push_back({"dnn_relu", relu});
+  for (const char* kind : {"sasrec", "bst"}) {
+    models::ModelSpec heads = SmallExport::spec_of(kind);
+    heads.heads = 2;
+    heads.positions = 5;  // fewer than some histories have behaviours
+    all.push_back({std::string(kind) + "_two_heads", heads});
+  }
   return all;
 }
 
