@@ -83,6 +83,10 @@ class SmallExport {
     s.history_length[0] = steps;
     s.numeric.resize(groups * candidates * graph_.numeric_features());
     for (float& x : s.numeric) x = noise(1.0f);
+    if (graph_.needs_age()) {
+      s.history_age.resize(groups * steps);
+      for (float& x : s.history_age) x = 50.0f + noise(50.0f);
+    }
     s.batches = {groups};
     return s;
   }
