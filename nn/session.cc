@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "common/check.h"
 #include "common/rng.h"
@@ -34,6 +36,30 @@ class FlushDenormals {
 
  private:
   unsigned before_;
+};
+
+// Who runs the tasks of ops at batch scope: they compute as those of a part do, on whatever thread.
+class BatchExecutor final : public Executor {
+ public:
+  void use(Executor& executor, Precision precision) {
+    executor_ = &executor;
+    precision_ = precision;
+  }
+  void submit(std::function<void()> work, std::function<void()> done) override {
+    executor_->submit(std::move(work), std::move(done));
+  }
+  void parallel(std::size_t n, const std::function<void(std::size_t)>& body) override {
+    executor_->parallel(n, [this, &body](std::size_t i) {
+      FlushDenormals guard;
+      PrecisionScope scope(precision_);
+      body(i);
+    });
+  }
+  std::size_t threads() const override { return executor_->threads(); }
+
+ private:
+  Executor* executor_ = nullptr;
+  Precision precision_ = Precision::kF32;
 };
 
 // Memory that is planned first and then had in one piece, on huge pages where it is large: a step
@@ -141,6 +167,7 @@ struct Session::Memory {
   Arena packed;
   std::vector<std::unique_ptr<Workspace>> parts;
   Workspace batch;
+  BatchExecutor batch_executor;
   std::vector<float> labels;
   // The step under way, for the tasks of the executor.
   const StepInput* input = nullptr;
@@ -156,7 +183,7 @@ struct Session::Memory {
   void run_part_forward(std::size_t part);
   void begin_sums();
   void run_part_backward(std::size_t part);
-  OpContext batch_context(std::size_t op, Executor& executor) const;
+  OpContext batch_context(std::size_t op);
   OpContext context_of(const Workspace& space, std::size_t op) const;
   void sum_task(std::size_t task) const;
 };
@@ -325,9 +352,9 @@ OpContext Session::Memory::context_of(const Workspace& space, std::size_t op) co
   return context;
 }
 
-OpContext Session::Memory::batch_context(std::size_t op, Executor& executor) const {
+OpContext Session::Memory::batch_context(std::size_t op) {
   OpContext context = context_of(batch, op);
-  context.executor = &executor;
+  context.executor = &batch_executor;
   return context;
 }
 
@@ -343,6 +370,7 @@ void Session::Memory::run_part_forward(std::size_t p) {
 
 void Session::Memory::forward(Executor& executor) {
   FlushDenormals guard;
+  batch_executor.use(executor, precision());
   executor.parallel(graph.ops().size(), [this](std::size_t op) {
     PrecisionScope scope(precision());
     graph.ops()[op]->pack(input->dense.data(), packed.at(packed_at[op]));
@@ -350,7 +378,7 @@ void Session::Memory::forward(Executor& executor) {
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_forward(p); });
   PrecisionScope scope(precision());
   for (std::size_t op = part_ops; op < graph.ops().size(); ++op) {
-    graph.ops()[op]->forward(batch_context(op, executor));
+    graph.ops()[op]->forward(batch_context(op));
   }
 }
 
@@ -382,11 +410,12 @@ void Session::Memory::run_part_backward(std::size_t p) {
 void Session::Memory::backward(Executor& executor, const StepOutput& step_output) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
+  batch_executor.use(executor, precision());
   output = &step_output;
   zero(batch.arena.at(batch.zeroed_begin), batch.zeroed_end - batch.zeroed_begin);
   begin_sums();
   for (std::size_t op = graph.ops().size(); op-- > part_ops;) {
-    graph.ops()[op]->backward(batch_context(op, executor));
+    graph.ops()[op]->backward(batch_context(op));
   }
   executor.parallel(input->parts.size(), [this](std::size_t p) { run_part_backward(p); });
 }
