@@ -10,6 +10,7 @@
 #include <span>
 
 #include "common/executor.h"
+#include "nn/sparse.h"
 #include "tests/jagged_batch.h"
 
 namespace meander::models {
@@ -29,6 +30,15 @@ ModelSpec spec_of(const std::string& kind) {
   spec.hidden = 5;
   spec.attention = {7, 4};
   spec.head = {9, 6};
+  if (graph_of(kind) == GraphKind::kNone) return spec;
+  spec.slots = {{"item", 0, 4, true}, {"user", 1, 4, false}};
+  std::vector<nn::SparseEntry> edges;
+  for (std::uint32_t n = 0; n < kKeys; ++n) {
+    edges.insert(edges.end(), {{n, n}, {n, n / 2}, {n / 2, n}});
+  }
+  spec.adjacency = spec.features = std::make_shared<const nn::SparseMatrix>(
+      nn::symmetrically_normalised(nn::sparse_matrix(kKeys, kKeys, edges)));
+  spec.classes = kKeys;
   return spec;
 }
 
@@ -45,7 +55,8 @@ struct Step {
       : graph(build(spec)) {
     Rng rng(3);
     const auto groups = [&](const std::vector<std::int32_t>& lengths) {
-      return random_groups(rng, lengths, 2, {kKeys, kKeys, kKeys}, 2, 2);
+      const std::size_t slots = spec.slots.size();
+      return random_groups(rng, lengths, 2, std::vector<std::uint32_t>(slots, kKeys), slots - 1, 2);
     };
     batch = std::make_unique<JaggedBatch>(
         std::vector<std::vector<JaggedGroup>>{groups({1, 5, 3}), groups({2})});
@@ -57,18 +68,23 @@ struct Step {
       rows.push_back({tables[t].data(), keys, width, width});
       drows.push_back({dtables[t].data(), keys, width, width});
     }
+    all_rows.resize(kKeys);
+    std::iota(all_rows.begin(), all_rows.end(), 0);
+    catalogues.assign(graph.tables(), {all_rows, {}});
     dense = graph.initial_dense(1);
     ddense.resize(dense.size());
     logits.resize(8);
     output = {drows, ddense, logits};
     InlineExecutor executor;
     nn::Session session(graph, precision);
-    session.train({batch->inputs(), rows, dense}, executor, output);
+    session.train({batch->inputs(), rows, dense, catalogues}, executor, output);
   }
 
   nn::Graph graph;
   std::unique_ptr<JaggedBatch> batch;
   std::vector<std::vector<float>> tables, dtables;
+  std::vector<std::uint32_t> all_rows;
+  std::vector<nn::Catalogue> catalogues;
   std::vector<nn::ConstMatrix> rows;
   std::vector<nn::Matrix> drows;
   std::vector<float> dense, ddense, logits;
@@ -97,8 +113,10 @@ TEST(Models, EachTrainsAStepInWhichEveryRowAndParameterTakesPart) {
     const Step step(spec_of(kind));
     EXPECT_GT(step.output.loss, 0);
     EXPECT_TRUE(std::isfinite(step.output.loss));
-    for (const std::vector<float>& dtable : step.dtables)
-      EXPECT_THAT(dtable, Contains(::testing::Ne(0.0f)));
+    for (const std::vector<float>& dtable : step.dtables) {
+      // Rows only name the nodes of a graph of nodes.
+      if (graph_of(kind) != GraphKind::kNodes) EXPECT_THAT(dtable, Contains(::testing::Ne(0.0f)));
+    }
     for (const nn::ParamSpec& spec : step.graph.params()) {
       // A softmax does not feel a shift of its scores.
       if (spec.name == "attention/dense3/bias") continue;
@@ -127,9 +145,9 @@ TEST(Models, MixedPrecisionComesCloseToFloat32) {
     const Step exact(spec_of(kind)), mixed(spec_of(kind), {}, nn::Precision::kMixed);
     EXPECT_NEAR(mixed.output.loss, exact.output.loss, 0.005 * exact.output.loss);
     EXPECT_LT(distance(mixed.logits, exact.logits), kClose * norm(exact.logits) + 0.005);
-    EXPECT_LT(distance(mixed.ddense, exact.ddense), kClose * norm(exact.ddense));
+    EXPECT_LE(distance(mixed.ddense, exact.ddense), kClose * norm(exact.ddense));
     for (std::size_t t = 0; t < exact.dtables.size(); ++t) {
-      EXPECT_LT(distance(mixed.dtables[t], exact.dtables[t]), kClose * norm(exact.dtables[t])) << t;
+      EXPECT_LE(distance(mixed.dtables[t], exact.dtables[t]), kClose * norm(exact.dtables[t])) << t;
     }
   }
 }
@@ -180,6 +198,28 @@ TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
     EXPECT_EQ(step.dtables[slot], expected);
   }
   EXPECT_THAT(step.logits, Each(0.0f));
+}
+
+TEST(Models, OfGraphsRefuseToBeWithoutOneOrOnOtherSlots) {
+  ModelSpec spec = spec_of("lightgcn");
+  spec.layers = 9;
+  expect_invalid(spec, "layers is 9: must be 1 to 8");
+  spec = spec_of("lightgcn");
+  spec.adjacency = nullptr;
+  expect_invalid(spec, "there is no graph here");
+  spec.adjacency = std::make_shared<const nn::SparseMatrix>(nn::sparse_matrix(2, 2, {}));
+  expect_invalid(spec, "no edges");
+  spec.slots[1].name = "device";
+  expect_invalid(spec, "slots must be item and user");
+  spec = spec_of("lightgcn");
+  spec.slots = {{"item", 0, 4, true}, {"user", 1, 5, false}};
+  expect_invalid(spec, "of one width");
+  spec = spec_of("gcn");
+  spec.features = nullptr;
+  expect_invalid(spec, "no words");
+  spec = spec_of("gcn");
+  spec.classes = 0;
+  expect_invalid(spec, "no classes");
 }
 
 TEST(Models, UnknownKindNamesTheNearest) {
