@@ -323,7 +323,8 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
 void Session::Memory::lay_out_part(std::size_t p) {
   Workspace& space = *parts[p];
   const Layout& layout = space.layout;
-  lay_out(space, layout, false, p > 0);
+  const bool own_sums = p > 0 && part_ops > 0;
+  lay_out(space, layout, false, own_sums);
   std::int32_t groups_before = 0;
   for (std::size_t q = 0; q < p; ++q) groups_before += input->parts[q].layout.groups;
   const auto view = [&](const Matrix& all, Rows space_of_rows) -> Matrix {
@@ -337,7 +338,7 @@ void Session::Memory::lay_out_part(std::size_t p) {
     space.values[id] = view(batch.values[id], graph.spec(id).rows);
     space.grads[id] = view(batch.grads[id], graph.spec(id).rows);
   }
-  if (!training || p == 0) return;
+  if (!training || !own_sums) return;
   space.context.dparams = space.arena.at(space.dparams_at);
   for (std::size_t t = 0; t < input->tables.size(); ++t) {
     const ConstMatrix& rows = input->tables[t];
@@ -423,7 +424,7 @@ void Session::Memory::backward(Executor& executor, const StepOutput& step_output
 // Adds the other parts' gradients to the first one's, in part order whatever the threads: a task
 // owns a run of them.
 void Session::Memory::sum_gradients(Executor& executor) {
-  if (input->parts.size() == 1) return;
+  if (input->parts.size() == 1 || part_ops == 0) return;
   first_task.clear();
   std::size_t tasks = 0;
   const auto add = [&](std::size_t floats) {
