@@ -9,6 +9,7 @@
 #include "data/item_names.h"
 #include "data/log_json.h"
 #include "data/merge.h"
+#include "data/node_graph.h"
 #include "data/sampler.h"
 #include "data/shard_builder.h"
 #include "data/sources.h"
@@ -21,7 +22,7 @@ namespace {
 constexpr std::uint32_t kStreamsMax = 4096;
 constexpr std::uint64_t kMemoryBytesMin = std::uint64_t{1} << 20;
 
-constexpr std::array<std::pair<std::string_view, Format>, 9> kFormats{
+constexpr std::array<std::pair<std::string_view, Format>, 10> kFormats{
     {{"ml-1m", Format::kMl1m},
      {"globo", Format::kGlobo},
      {"ml-100k", Format::kMl100k},
@@ -30,7 +31,8 @@ constexpr std::array<std::pair<std::string_view, Format>, 9> kFormats{
      {"sessions", Format::kSessions},
      {"csv", Format::kCsv},
      {"tsv", Format::kTsv},
-     {"jsonl", Format::kJsonl}}};
+     {"jsonl", Format::kJsonl},
+     {"cora", Format::kCora}}};
 
 constexpr std::array<std::pair<std::string_view, Holdout>, 4> kHoldouts{{{"last", Holdout::kLast},
                                                                          {"time", Holdout::kTime},
@@ -58,6 +60,11 @@ Protocol protocol_of(Format format) {
     protocol.split.min_history = 5;
     protocol.split.targets_last = 50;
   }
+  if (format == Format::kCora) {  // a node is no sequence, and its part stands beside it
+    protocol.split.holdout = {Holdout::kGiven, 0};
+    protocol.split.min_history = 0;
+    protocol.draw.kind = NegativeKind::kNone;
+  }
   if (format == Format::kMl1m) protocol.negatives_file = "ml1m_test_neg.txt";
   if (format == Format::kGlobo) {
     protocol.split.holdout = {Holdout::kTime, parse_time_ms("2017-10-13").value()};
@@ -73,7 +80,8 @@ Result<Protocol> protocol_of(const PrepareOptions& options) {
   if (!options.test_in.empty()) protocol.split.holdout = {Holdout::kGiven, 0};
   if (options.holdout) protocol.split.holdout = *options.holdout;
   const bool is_given = protocol.split.holdout.kind == Holdout::kGiven;
-  if (is_given == options.test_in.empty()) {
+  const bool has_tests = !options.test_in.empty() || options.format == Format::kCora;
+  if (is_given != has_tests) {
     return invalid("hold-out 'given' and files of test events go together: name both or neither");
   }
   if (options.min_history) protocol.split.min_history = *options.min_history;
@@ -138,6 +146,9 @@ class Preparation {
         write_column(storage_, path("items.col"), std::span<const ItemEntry>(merged.items)));
     for (const ShardDraft& draft : drafts_) RETURN_IF_ERROR(finish_shard(storage_, draft, shape_));
     RETURN_IF_ERROR(write_names(merged));
+    if (options_.format == Format::kCora) {
+      RETURN_IF_ERROR(write_node_graph(storage_, directory_, source_.nodes()));
+    }
     fill_meta(merged);
     RETURN_IF_ERROR(write_meta());
     return write_test_negatives();

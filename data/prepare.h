@@ -18,13 +18,25 @@ namespace meander::data {
 // An event log, read as a stream, checked, and written as a prepared log (docs/prepared-log.md):
 // columns sorted by user and time, in shards split by user, with targets, pool and test negatives.
 
+// cora: nodes with class, part and words in *_nodes.txt, links in *_edges.txt beside it.
 // Every format reads plain files and *.zst. `in` may name files or a directory.
 //   ml-1m      sequences.txt (user item item ...) or ratings.dat, with movies.dat for genres,
 //   titles globo      clicks-*.csv ml-100k    RecBole's *.inter with *.item sequences  a user a
 //   line: user item item ... pairs      user item, one pair a line, in time order sessions   a
 //   session a line: item item ...; in test_in also: item item ...<tab>target csv, tsv, jsonl   by a
 //   schema
-enum class Format { kMl1m, kGlobo, kMl100k, kSequences, kPairs, kSessions, kCsv, kTsv, kJsonl };
+enum class Format {
+  kMl1m,
+  kGlobo,
+  kMl100k,
+  kSequences,
+  kPairs,
+  kSessions,
+  kCsv,
+  kTsv,
+  kJsonl,
+  kCora
+};
 Result<Format> parse_format(std::string_view word);
 
 // Which events are held out for the test.

@@ -32,6 +32,8 @@ const char* log_files_of(Format format) {
       return "clicks*.csv";
     case Format::kMl100k:
       return "*.inter";
+    case Format::kCora:
+      return "*_nodes.txt";
     case Format::kCsv:
       return "*.csv";
     case Format::kTsv:
@@ -186,11 +188,28 @@ Status Source::read(Intake& intake) {
   return {};
 }
 
+// x_edges.txt of x_nodes.txt.
+Status Source::read_links_beside(const std::string& path) {
+  constexpr std::string_view kNodes = "_nodes.txt", kLinks = "_edges.txt";
+  const std::size_t at = path.rfind(kNodes);
+  if (at == std::string::npos) return invalid(path + ": a file of nodes is called *_nodes.txt");
+  std::string links = path;
+  links.replace(at, kNodes.size(), kLinks);
+  ASSIGN_OR_RETURN(LineReader reader, LineReader::open(*storage_, links));
+  RETURN_IF_ERROR(read_links(reader, nodes_));
+  bytes_read_ += reader.bytes();
+  return {};
+}
+
 Status Source::read_file(const std::string& path, bool is_test, Intake& intake) {
   ASSIGN_OR_RETURN(LineReader reader, LineReader::open(*storage_, path));
   const ItemNames* names = names_ ? &*names_ : nullptr;
   const RecordKind kind = is_test ? RecordKind::kTestTarget : RecordKind::kOpen;
   const auto read = [&]() -> Status {
+    if (format_ == Format::kCora) {
+      RETURN_IF_ERROR(read_nodes(reader, intake, nodes_));
+      return read_links_beside(path);
+    }
     if (format_ == Format::kPairs) return read_pairs(reader, names, kind, intake);
     if (format_ == Format::kSessions) {
       return read_sessions(reader, names, is_test, sessions_, intake);

@@ -8,6 +8,7 @@
 #include "common/status.h"
 #include "common/storage.h"
 #include "data/item_names.h"
+#include "data/node_graph.h"
 #include "data/prepare.h"
 #include "data/record.h"
 
@@ -27,12 +28,14 @@ class Source {
   const std::optional<ItemNames>& names() const { return names_; }
   const std::vector<std::string>& files() const { return files_; }  // paths, test_in's last
   std::uint64_t bytes_read() const { return bytes_read_; }
+  const NodeGraph& nodes() const { return nodes_; }  // of cora, once it is read
 
  private:
   Source(Storage& storage, Format format) : storage_(&storage), format_(format) {}
   Status find_files(const PrepareOptions& options);
   Status find_names(const PrepareOptions& options);
   Status read_file(const std::string& path, bool is_test, Intake& intake);
+  Status read_links_beside(const std::string& path);
 
   Storage* storage_;
   Format format_;
@@ -43,6 +46,7 @@ class Source {
   std::size_t test_files_ = 0;  // of them, the last ones
   std::uint64_t sessions_ = 0;  // read so far: a session's number is its user
   std::uint64_t bytes_read_ = 0;
+  NodeGraph nodes_;
 };
 
 }  // namespace meander::data

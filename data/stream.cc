@@ -74,8 +74,8 @@ Status check_catalogues(const PreparedLog& log, const StreamSpec& spec) {
   for (std::uint32_t table = 0; table < spec.catalogues.size(); ++table) {
     if (spec.catalogues[table] == CatalogueKind::kNone) continue;
     const SlotSpec* slot = slot_of_table(spec, table);
-    const bool is_listed = slot != nullptr && (slot->source == SlotSource::kItem ||
-                                               slot->source == SlotSource::kUser);
+    const bool is_listed =
+        slot != nullptr && (slot->source == SlotSource::kItem || slot->source == SlotSource::kUser);
     if (!is_listed) return invalid("only items and users can be listed whole");
     if (spec.catalogues[table] != CatalogueKind::kDrawn) continue;
     if (slot->source != SlotSource::kItem) return invalid("only items can be drawn for a batch");
@@ -89,7 +89,9 @@ Status check_catalogues(const PreparedLog& log, const StreamSpec& spec) {
 
 Status check_order(const PreparedLog& log, const StreamSpec& spec) {
   const std::uint64_t targets = log.train_targets() + log.test_targets();
-  if (spec.order != StreamOrder::kShuffle || targets < kShuffledMax) return {};
+  const bool numbers_them =
+      spec.order == StreamOrder::kShuffle || spec.order == StreamOrder::kUsers;
+  if (!numbers_them || targets < kShuffledMax) return {};
   return invalid(log.path() + " has " + std::to_string(targets) +
                  " targets, too many to shuffle; order: hashed mixes any number of them");
 }
@@ -106,7 +108,8 @@ Status check_spec(const PreparedLog& log, const StreamSpec& spec) {
   }
   if (spec.parts == 0) return invalid("a batch needs at least one part");
   if (spec.history > 0 && log.min_history() == 0) {
-    return invalid(log.path() + " has targets without a history: prepare it with --min-history 1, " +
+    return invalid(log.path() +
+                   " has targets without a history: prepare it with --min-history 1, " +
                    "or take a model that needs none with data.history: 0");
   }
   if (spec.age && !log.has_time()) {
@@ -277,7 +280,8 @@ class Stream::Impl {
       const std::int64_t now = sample.shard->time_ms[sample.target.event];
       for (std::uint32_t t = 0; t < sample.length(); ++t) {
         const std::int64_t then = sample.shard->time_ms[sample.history_begin + t];
-        part.age[part.step_offset[t] + i] = static_cast<float>(static_cast<double>(now - then) / kHourMs);
+        part.age[part.step_offset[t] + i] =
+            static_cast<float>(static_cast<double>(now - then) / kHourMs);
       }
     }
   }

@@ -16,7 +16,7 @@
 namespace meander::data {
 
 enum class LogPart { kTrain, kTest, kAll };
-enum class StreamOrder { kTime, kShuffle, kHashed };
+enum class StreamOrder { kTime, kShuffle, kHashed, kUsers };
 
 // One slot of a sample: where its key comes from, and the table that the key is looked up in.
 struct SlotSpec {
@@ -41,12 +41,14 @@ struct StreamSpec {
   // kTime: in the log's order. kShuffle, kHashed: permutations that depend on `shuffle` and the
   // epoch alone, so runs with different seeds see the same order (what a protocol's figures
   // compare). kShuffle is NumPy's (TargetOrder) and costs 4 bytes a target; kHashed costs nothing.
+  // kUsers: draws of the same kind, not a permutation: a user of the stream that has targets, then
+  // one of his targets, each with equal chances, as many an epoch as there are targets.
   StreamOrder order = StreamOrder::kTime;
   std::uint32_t epochs = 1;
   std::uint64_t samples_max = 0;  // over all streams together, each an equal share; 0: all
 
   std::uint64_t seed = 1;      // of negatives, auxiliary ones too
-  std::uint64_t shuffle = 0;   // which shuffle, for both
+  std::uint64_t shuffle = 0;   // which shuffle, or which draws
   std::uint32_t batch = 128;   // samples: targets and their negatives
   std::uint32_t parts = 4;     // of every batch; a short batch may leave some empty
   std::uint32_t history = 50;  // events of it at most, the newest; 0: none are looked at
@@ -60,7 +62,8 @@ struct StreamSpec {
   bool seen = false;  // whether to list what each user has had; needs a catalogue of items
   // By table; kAll is of the items or of the users of the log, by id.
   std::vector<CatalogueKind> catalogues;
-  // Of kDrawn: items of the log, each in proportion to its training events to this power; 0: evenly.
+  // Of kDrawn: items of the log, each in proportion to its training events to this power; 0:
+  // evenly.
   std::uint32_t drawn = 0;
   double drawn_power = 1;
 };

@@ -11,6 +11,7 @@ namespace meander::data {
 namespace {
 
 constexpr std::uint64_t kShuffleKey = 0x73687566666c6564ull;
+constexpr std::uint64_t kUsersKey = 0x7573657273ull;
 constexpr std::uint32_t kRounds = 4;
 
 std::uint64_t targets_before(std::span<const Target> targets, std::uint64_t row) {
@@ -52,6 +53,7 @@ TargetOrder::TargetOrder(const PreparedLog& log, const StreamSpec& spec)
     if (spec.part != LogPart::kTrain) add_run(shards[s], shards[s].test_targets, true, spec);
   }
   next_.assign(runs_.size(), 0);
+  if (order_ == StreamOrder::kUsers) group_by_user();
 }
 
 void TargetOrder::add_run(const Shard& shard, std::span<const Target> part, bool is_test,
@@ -81,6 +83,8 @@ void TargetOrder::get(std::uint32_t epoch, std::uint64_t from, std::vector<Targe
       return get_shuffled(epoch, from, out);
     case StreamOrder::kHashed:
       return get_hashed(epoch, from, out);
+    case StreamOrder::kUsers:
+      return get_of_users(epoch, from, out);
   }
 }
 
@@ -133,6 +137,35 @@ void TargetOrder::get_hashed(std::uint32_t epoch, std::uint64_t from,
                              std::vector<TargetRef>& out) const {
   const Permutation permutation(size(), hash64(kShuffleKey, shuffle_, epoch));
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = ref_at(permutation(from + i));
+}
+
+// Users in the order of their shards; those whose targets are in both parts count in each.
+void TargetOrder::group_by_user() {
+  by_user_.resize(size());
+  user_begin_.push_back(0);
+  for (std::size_t r = 0; r < runs_.size(); ++r) {
+    std::vector<std::uint32_t> end(runs_[r].shard->users.size());  // of each user's, as it fills
+    for (const Target& target : runs_[r].targets) ++end[target.user];
+    for (std::uint32_t& user : end) {
+      const std::uint32_t count = user;
+      user = user_begin_.back();
+      if (count > 0) user_begin_.push_back(user + count);
+    }
+    for (std::size_t i = 0; i < runs_[r].targets.size(); ++i) {
+      by_user_[end[runs_[r].targets[i].user]++] = static_cast<std::uint32_t>(offsets_[r] + i);
+    }
+  }
+}
+
+void TargetOrder::get_of_users(std::uint32_t epoch, std::uint64_t from,
+                               std::vector<TargetRef>& out) const {
+  const std::uint64_t of_epoch = hash64(kUsersKey, shuffle_, epoch);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const std::uint64_t draw = hash64(of_epoch, from + i);
+    const std::uint64_t user = bounded(draw, user_begin_.size() - 1);
+    const std::uint32_t begin = user_begin_[user], count = user_begin_[user + 1] - begin;
+    out[i] = ref_at(by_user_[begin + bounded(hash64(draw, 1), count)]);
+  }
 }
 
 // How many numbers a shuffle draws depends on what it draws: a later pass takes all before it.

@@ -33,11 +33,12 @@ class Permutation {
 };
 
 // The targets of a stream in the order in which it serves them; holds a few words for each of the
-// stream's shards and, shuffled, 4 bytes for each target. Not thread-safe.
+// stream's shards and, shuffled or by users, 4 bytes for each target. Not thread-safe.
 //
 // kShuffle: with the stream's n targets numbered by row, pass e serves number p[0], p[1], ... where
 // p is the (e+1)th rng.permutation(n) of rng = numpy.random.default_rng(spec.shuffle).
 // kHashed: by class Permutation over the targets as they lie in the shards.
+// kUsers: number i of an epoch is a function of (spec.shuffle, epoch, i) and of the targets.
 class TargetOrder {
  public:
   TargetOrder(const PreparedLog& log, const StreamSpec& spec);
@@ -62,6 +63,8 @@ class TargetOrder {
   void get_hashed(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) const;
   void get_shuffled(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out);
   void shuffle(std::uint32_t epoch);
+  void group_by_user();
+  void get_of_users(std::uint32_t epoch, std::uint64_t from, std::vector<TargetRef>& out) const;
   std::size_t take_next();  // the run with the least row of all that are next, which moves on
   TargetRef ref_at(std::uint64_t place) const;
 
@@ -76,6 +79,8 @@ class TargetOrder {
   NumpyRandom random_;                   // after the shuffle of pass `shuffled_epoch_`
   std::vector<std::uint32_t> shuffled_;  // places in the concatenation; empty before the first pass
   std::uint32_t shuffled_epoch_ = 0;
+  std::vector<std::uint32_t> by_user_;     // places in the concatenation, those of a user together
+  std::vector<std::uint32_t> user_begin_;  // in by_user_, of each user with targets; its size
 };
 
 }  // namespace meander::data

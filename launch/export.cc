@@ -170,6 +170,10 @@ Status Export::read_checkpoint() {
 
 // The job's model with Dice as it shall serve, and its dense vector.
 Status Export::make_serving_graph() {
+  if (models::graph_of(plan_.model.kind) != models::GraphKind::kNone) {
+    return invalid("model " + plan_.model.kind +
+                   " has no export: a score depends on all rows of its tables");
+  }
   models::ModelSpec& spec = contents_.description.model = plan_.model;
   spec.dice = options_.dice;
   ASSIGN_OR_RETURN(nn::Graph graph, models::build_model(spec));

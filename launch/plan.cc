@@ -3,9 +3,12 @@
 
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "common/rng.h"
+#include "data/node_graph.h"
 #include "data/schema.h"
+#include "launch/adjacency.h"
 #include "launch/layout.h"
 #include "launch/suggest.h"
 #include "worker/dense_blocks.h"
@@ -15,6 +18,7 @@ namespace {
 
 // Distinct values that a context column is taken to have, for the range of its initial rows.
 constexpr double kContextValues = 64;
+constexpr std::int64_t kEndOfTime = std::numeric_limits<std::int64_t>::max();
 // Statistics of a model are moving means: plain SGD of this rate on (mean - observed).
 constexpr float kStatisticsRate = 0.01f;
 
@@ -143,6 +147,7 @@ static_assert(static_cast<int>(data::Exclude::kKnown) == job::Negatives::known);
 static_assert(static_cast<int>(data::StreamOrder::kTime) == job::Data::time);
 static_assert(static_cast<int>(data::StreamOrder::kShuffle) == job::Data::shuffle);
 static_assert(static_cast<int>(data::StreamOrder::kHashed) == job::Data::hashed);
+static_assert(static_cast<int>(data::StreamOrder::kUsers) == job::Data::users);
 
 // Of a small batch fewer: products of a few rows go through all weights for each part.
 std::uint32_t parts_of(const job::Train& train) {
@@ -296,6 +301,26 @@ Result<std::shared_ptr<const data::PreparedLog>> open_log(Storage& storage, cons
                    "'; write one with: meander prepare --format ... --in ... --out " + path);
 }
 
+// What a model of a graph works on.
+Status add_graph(Storage& storage, Plan& plan) {
+  models::ModelSpec& model = plan.model;
+  const models::GraphKind kind = models::graph_of(model.kind);
+  if (kind == models::GraphKind::kUsersAndItems) {
+    const std::string& until = plan.job.spec.data().train().until();
+    const bool fades = plan.job.is_given("model.half_life_h");
+    model.adjacency =
+        adjacency_of(*plan.log, time_or(until, kEndOfTime), fades ? model.half_life_h : 0);
+  }
+  if (kind == models::GraphKind::kNodes) {
+    ASSIGN_OR_RETURN(const auto nodes, data::read_node_graph(storage, plan.log->path()));
+    ASSIGN_OR_RETURN(const NodeMatrices matrices, node_matrices(*plan.log, nodes));
+    model.adjacency = matrices.adjacency;
+    model.features = matrices.features;
+    model.classes = static_cast<std::int32_t>(plan.log->items().size());
+  }
+  return {};
+}
+
 // Batches of one data::Stream, in part: `count` of them from `first` on. Those behind the stream's
 // end are empty.
 class StreamSource final : public worker::BatchSource {
@@ -347,6 +372,7 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   ASSIGN_OR_RETURN(plan.log, open_log(storage, plan.job));
   ASSIGN_OR_RETURN(const std::vector<data::SlotSpec> slots, find_slots(*plan.log, plan.job));
   plan.model = model_spec(spec.model(), *plan.log, slots, plan.job);
+  RETURN_IF_ERROR(add_graph(storage, plan));
   auto graph = models::build_model(plan.model);
   if (!graph.ok()) return std::move(graph).status().context(plan.job.file + ": model");
   plan.graph = std::make_shared<const nn::Graph>(std::move(graph).value());

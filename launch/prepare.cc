@@ -99,13 +99,14 @@ void note_report(const Context& context, const data::PrepareReport& report, doub
 
 void add_prepare_flags(CLI::App& command, PrepareFlags& flags) {
   command.add_option("--format", flags.format,
-                     "ml-1m, globo, ml-100k, sequences, pairs, sessions, csv, tsv or jsonl");
+                     "ml-1m, globo, ml-100k, sequences, pairs, sessions, csv, tsv, jsonl or cora");
   command.add_option("--in", flags.in, "files, or a folder; *.zst too");
   command.add_option("--out", flags.out, "folder of the prepared log; appears whole or not at all")
       ->check(why_not_folder);
   command.add_option("--schema", flags.schema, "YAML that names the columns of csv, tsv, jsonl");
-  command.add_option("--holdout", flags.holdout,
-                     "test part: last (of each user), last+validation, time:2017-10-13, given, none");
+  command.add_option(
+      "--holdout", flags.holdout,
+      "test part: last (of each user), last+validation, time:2017-10-13, given, none");
   command.add_option("--test-in", flags.test_in, "files whose events are the test targets");
   command.add_option("--attributes", flags.attributes,
                      "JSON {item: [attribute, ...]}: the first is the item's category");

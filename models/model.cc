@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/text.h"
+#include "nn/sparse.h"
 
 namespace meander::models {
 
@@ -17,6 +18,8 @@ struct Entry {
 #include "models/registry.inc"
 
 namespace {
+
+constexpr std::int32_t kGraphLayersMax = 8;  // farther, all nodes look the same
 
 constexpr std::int32_t kWidthMax = 4096;  // of a row or a layer: more is a slip of the keyboard
 
@@ -83,6 +86,35 @@ Status check_heads(const ModelSpec& spec) {
                  std::to_string(width));
 }
 
+Status check_layers(const ModelSpec& spec) {
+  if (graph_of(spec.kind) == GraphKind::kUsersAndItems) {
+    if (spec.layers >= 1 && spec.layers <= kGraphLayersMax) return {};
+    return invalid("layers is " + std::to_string(spec.layers) + ": must be 1 to " +
+                   std::to_string(kGraphLayersMax));
+  }
+  if (spec.layers == 1 || spec.layers == 2) return {};
+  return invalid("layers is " + std::to_string(spec.layers) + ": must be 1 or 2");
+}
+
+// A graph of users and items needs rows of both, and nothing else has any.
+Status check_graph(const ModelSpec& spec) {
+  const GraphKind kind = graph_of(spec.kind);
+  if (kind == GraphKind::kNone) return {};
+  if (spec.slots.size() != 2 || spec.slots[0].name != "item" || spec.slots[1].name != "user" ||
+      spec.slots[0].width != spec.slots[1].width) {
+    return invalid("slots must be item and user, of one width");
+  }
+  if (spec.adjacency == nullptr) {
+    return invalid("there is no graph here: it comes from a log, and training alone has that");
+  }
+  if (spec.adjacency->entries() == 0) return invalid("the graph has no edges");
+  if (kind == GraphKind::kNodes && (spec.features == nullptr || spec.features->cols == 0)) {
+    return invalid("the nodes have no words");
+  }
+  if (kind == GraphKind::kNodes && spec.classes < 1) return invalid("the nodes have no classes");
+  return {};
+}
+
 Status check_fields(const ModelSpec& spec) {
   RETURN_IF_ERROR(check_slots(spec.slots));
   if (spec.numeric_features < 0 || spec.numeric_features > kWidthMax) {
@@ -90,9 +122,7 @@ Status check_fields(const ModelSpec& spec) {
                    ": must be 0 to " + std::to_string(kWidthMax));
   }
   RETURN_IF_ERROR(check_width("hidden", spec.hidden));
-  if (spec.layers != 1 && spec.layers != 2) {
-    return invalid("layers is " + std::to_string(spec.layers) + ": must be 1 or 2");
-  }
+  RETURN_IF_ERROR(check_layers(spec));
   RETURN_IF_ERROR(check_widths("attention", spec.attention));
   if (spec.attention.size() != 2) {
     return invalid("attention has " + std::to_string(spec.attention.size()) +
@@ -127,7 +157,7 @@ Status check_fields(const ModelSpec& spec) {
   if (!(spec.auxiliary_weight >= 0) || !std::isfinite(spec.auxiliary_weight)) {
     return invalid("auxiliary_weight must be 0 or more");
   }
-  return {};
+  return check_graph(spec);
 }
 
 Status unknown_kind(const std::string& kind) {
@@ -148,6 +178,11 @@ std::vector<std::string> model_kinds() {
   for (const Entry& entry : kRegistry) kinds.push_back(entry.kind);
   std::ranges::sort(kinds);
   return kinds;
+}
+
+GraphKind graph_of(const std::string& kind) {
+  if (kind == "lightgcn") return GraphKind::kUsersAndItems;
+  return kind == "gcn" ? GraphKind::kNodes : GraphKind::kNone;
 }
 
 Result<nn::Graph> build_model(const ModelSpec& spec) {

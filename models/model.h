@@ -2,11 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "common/status.h"
 #include "nn/graph.h"
+
+namespace meander::nn {
+struct SparseMatrix;
+}
 
 namespace meander::models {
 
@@ -16,7 +21,7 @@ struct ModelSpec {
   std::vector<nn::SlotSpec> slots;    // history slots first
   std::int32_t numeric_features = 0;  // F
   std::int32_t hidden = 36;           // recurrent state
-  std::int32_t layers = 1;            // recurrent layers
+  std::int32_t layers = 1;            // recurrent ones; of a graph: steps that a node sees
   std::vector<std::int32_t> attention = {80, 40};  // hidden layers: two
   std::vector<std::int32_t> head = {200, 80};
   std::string activation = "dice";  // of the head: dice, prelu, relu
@@ -38,7 +43,18 @@ struct ModelSpec {
   // learned for each user or category.
   std::string decay = "fixed";
   float half_life_h = 72;  // of the fixed rate, and where learned ones start
+  // Of the models of a graph (graph_of()), normalised: (users, items) or (users, users), by id.
+  std::shared_ptr<const nn::SparseMatrix> adjacency;
+  // Of those of nodes, which are users: (users, words), and how many items, which are their
+  // classes.
+  std::shared_ptr<const nn::SparseMatrix> features;
+  std::int32_t classes = 0;
 };
+
+// What the models of a kind need in ModelSpec::adjacency: nothing, who took what, or which nodes
+// are linked.
+enum class GraphKind { kNone, kUsersAndItems, kNodes };
+GraphKind graph_of(const std::string& kind);
 
 // The names of all models, sorted.
 std::vector<std::string> model_kinds();

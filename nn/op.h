@@ -80,7 +80,8 @@ struct OpContext {
   // Differs from step to step and from part to part, for draws (dropout) that do not depend on
   // threads: value i of an op is drawn from hash64(seed, the op's own number, i).
   std::uint64_t seed = 0;
-  // At batch scope alone: all parts' inputs, in order, and who runs tasks beside each other.
+  // At batch scope alone: all parts' inputs, in order, and who runs tasks beside each other (each
+  // with the precision of the step, whatever its thread).
   std::span<const PartInput> parts;
   std::span<const PartTensors> part_tensors;  // of each part
   Executor* executor = nullptr;

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "common/check.h"
 #include "common/rng.h"
@@ -337,7 +339,8 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
 void Session::Memory::lay_out_part(std::size_t p) {
   Workspace& space = *parts[p];
   const Layout& layout = space.layout;
-  lay_out(space, layout, false, p > 0);
+  const bool own_sums = p > 0 && part_ops > 0;
+  lay_out(space, layout, false, own_sums);
   std::int32_t groups_before = 0;
   for (std::size_t q = 0; q < p; ++q) groups_before += input->parts[q].layout.groups;
   const auto view = [&](const Matrix& all, Rows space_of_rows) -> Matrix {
@@ -351,7 +354,7 @@ void Session::Memory::lay_out_part(std::size_t p) {
     space.values[id] = view(batch.values[id], graph.spec(id).rows);
     space.grads[id] = view(batch.grads[id], graph.spec(id).rows);
   }
-  if (!training || p == 0) return;
+  if (!training || !own_sums) return;
   space.context.dparams = space.arena.at(space.dparams_at);
   for (std::size_t t = 0; t < input->tables.size(); ++t) {
     const ConstMatrix& rows = input->tables[t];
@@ -438,7 +441,7 @@ void Session::Memory::backward(Executor& executor, const StepOutput& step_output
 // Adds the other parts' gradients to the first one's, in part order whatever the threads: a task
 // owns a run of them.
 void Session::Memory::sum_gradients(Executor& executor) {
-  if (input->parts.size() == 1) return;
+  if (input->parts.size() == 1 || part_ops == 0) return;
   first_task.clear();
   std::size_t tasks = 0;
   const auto add = [&](std::size_t floats) {

@@ -19,6 +19,12 @@ struct Drop {
   float rate = 0;
 };
 
+// The entries of a sparse matrix by rows (nn/sparse.h): row r has begin[r] ... begin[r + 1].
+struct SparseRows {
+  const std::uint32_t *begin, *column;
+  const float* value;
+};
+
 // Inner loops, one table of them per instruction-set level (x86-64-v2, v3, v4), with products in
 // float32 or in mixed precision (nn/simd/mixed.inc). kernels() is the best that this machine runs;
 // MEANDER_ISA=v2|v3|v4 in the environment asks for a lower one. Matrices are row-major float32,
@@ -181,6 +187,18 @@ struct Kernels {
                                   std::int32_t first, Drop drop, std::uint32_t number,
                                   std::int32_t stride, const float* stats, std::int32_t m,
                                   std::int32_t n);
+
+  // ---- a sparse matrix times the rows of a dense one, N floats each
+  // For i = first ... first + m - 1: row y_rows[i] (null: i) of y = row rows[i] (null: i) of a . x;
+  // with `accumulate`, +=. Entries are added in their order.
+  void (*spmm)(const SparseRows& a, const std::uint32_t* rows, std::int32_t first, std::int32_t m,
+               const float* x, std::int32_t ldx, float* y, std::int32_t ldy,
+               const std::uint32_t* y_rows, std::int32_t n, bool accumulate);
+  // The same for an x of which most rows are 0 and the others lie close: row c of it is row
+  // place[c] of `x`, or 0 where place[c] is -1. All rows of a.
+  void (*spmm_some)(const SparseRows& a, const std::int32_t* place, std::int32_t first,
+                    std::int32_t m, const float* x, std::int32_t ldx, float* y, std::int32_t ldy,
+                    const std::uint32_t* y_rows, std::int32_t n, bool accumulate);
 };
 
 // What the calling thread computes with: of kF32, or of the PrecisionScope it is in.

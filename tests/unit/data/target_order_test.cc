@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 #include <numeric>
 
 #include "data/key_set.h"
@@ -73,6 +75,66 @@ TEST(TargetOrder, ShuffledPassesArePermutationsOfTheTargetsByRow) {
     for (const std::uint32_t number : numbers) one.push_back(rows[number]);
   }
   for (const std::uint32_t epoch : {2u, 0u, 1u, 3u, 3u}) EXPECT_EQ(pass(epoch), expected[epoch]);
+}
+
+// Draws of a user, then of a target of his, are told from others by their shares: users with many
+// targets are no more frequent than those with few.
+TEST(TargetOrder, UsersAreDrawnEvenlyAndSoAreTheTargetsOfEach) {
+  const auto storage = make_memory_storage();
+  const auto log = shop_log(*storage);
+  ASSERT_TRUE(log);
+  StreamSpec spec;
+  spec.order = StreamOrder::kUsers;
+  spec.shuffle = 3;
+  TargetOrder order(*log, spec);
+  std::map<std::uint64_t, std::map<std::uint64_t, double>> expected, drawn;  // [user][row]
+  for (const Shard& shard : log->shards()) {
+    for (const Target& t : shard.train_targets) expected[shard.users[t.user].id][t.row] = 0;
+  }
+  ASSERT_EQ(order.size(), log->train_targets());
+  constexpr std::uint32_t kEpochs = 400;
+  std::vector<TargetRef> targets(order.size());
+  for (std::uint32_t epoch = 0; epoch < kEpochs; ++epoch) {
+    order.get(epoch, 0, targets);
+    for (const TargetRef& t : targets) {
+      EXPECT_FALSE(t.is_test);
+      ++drawn[t.shard->users[t.target.user].id][t.target.row];
+    }
+  }
+  const double draws = static_cast<double>(order.size()) * kEpochs;
+  std::size_t longest = 0, shortest = 1000;
+  for (auto& [user, rows] : expected) {
+    longest = std::max(longest, rows.size());
+    shortest = std::min(shortest, rows.size());
+    const double share = draws / static_cast<double>(expected.size() * rows.size());
+    for (auto& [row, count] : rows) {
+      EXPECT_NEAR(drawn[user][row], share, 6 * std::sqrt(share)) << "user " << user;
+    }
+  }
+  EXPECT_LT(2 * shortest, longest) << "all users are alike";
+  EXPECT_EQ(drawn.size(), expected.size());
+}
+
+TEST(TargetOrder, DrawsOfUsersAreAFunctionOfSeedEpochAndPlace) {
+  const auto storage = make_memory_storage();
+  const auto log = shop_log(*storage);
+  ASSERT_TRUE(log);
+  const auto rows = [&](std::uint64_t seed, std::uint32_t epoch, std::uint64_t from,
+                        std::size_t count) {
+    StreamSpec spec;
+    spec.order = StreamOrder::kUsers;
+    spec.shuffle = seed;
+    TargetOrder order(*log, spec);
+    std::vector<TargetRef> targets(count);
+    order.get(epoch, from, targets);
+    std::vector<std::uint64_t> out;
+    for (const TargetRef& t : targets) out.push_back(t.target.row);
+    return out;
+  };
+  const std::vector<std::uint64_t> all = rows(1, 2, 0, 100);
+  EXPECT_EQ(rows(1, 2, 30, 20), std::vector(all.begin() + 30, all.begin() + 50));
+  EXPECT_NE(rows(1, 3, 0, 100), all);
+  EXPECT_NE(rows(2, 2, 0, 100), all);
 }
 
 TEST(KeySet, NumbersDistinctKeysInTheOrderTheyCome) {

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "common/executor.h"
+#include "nn/sparse.h"
 #include "tests/jagged_batch.h"
 
 namespace meander::models {
@@ -35,6 +36,15 @@ ModelSpec spec_of(const std::string& kind) {
   if (kind == "sasrec") spec.slots.resize(1);
   if (kind == "sasrec") spec.loss = "bce";
   if (kind == "mf" || kind == "next" || kind == "sasrec") spec.numeric_features = 0;
+  if (graph_of(kind) == GraphKind::kNone) return spec;
+  spec.slots = {{"item", 0, 4, true}, {"user", 1, 4, false}};
+  std::vector<nn::SparseEntry> edges;
+  for (std::uint32_t n = 0; n < kKeys; ++n) {
+    edges.insert(edges.end(), {{n, n}, {n, n / 2}, {n / 2, n}});
+  }
+  spec.adjacency = spec.features = std::make_shared<const nn::SparseMatrix>(
+      nn::symmetrically_normalised(nn::sparse_matrix(kKeys, kKeys, edges)));
+  spec.classes = kKeys;
   return spec;
 }
 
@@ -82,12 +92,12 @@ struct Step {
   nn::Graph graph;
   std::unique_ptr<JaggedBatch> batch;
   std::vector<std::vector<float>> tables, dtables;
+  std::vector<nn::Catalogue> catalogues;
   std::vector<nn::ConstMatrix> rows;
   std::vector<nn::Matrix> drows;
   std::vector<float> dense, ddense, logits;
   std::vector<std::uint32_t> all_keys = std::vector<std::uint32_t>(kKeys);
   std::vector<float> log_expected = std::vector<float>(kKeys, -0.5f);
-  std::vector<nn::Catalogue> catalogues;
   nn::StepOutput output;
 };
 
@@ -113,8 +123,10 @@ TEST(Models, EachTrainsAStepInWhichEveryRowAndParameterTakesPart) {
     const Step step(spec_of(kind));
     EXPECT_GT(step.output.loss, 0);
     EXPECT_TRUE(std::isfinite(step.output.loss));
-    for (const std::vector<float>& dtable : step.dtables)
-      EXPECT_THAT(dtable, Contains(::testing::Ne(0.0f)));
+    for (const std::vector<float>& dtable : step.dtables) {
+      // Rows only name the nodes of a graph of nodes.
+      if (graph_of(kind) != GraphKind::kNodes) EXPECT_THAT(dtable, Contains(::testing::Ne(0.0f)));
+    }
     for (const nn::ParamSpec& spec : step.graph.params()) {
       // A softmax does not feel a shift of its scores.
       if (spec.name == "attention/dense3/bias") continue;
@@ -143,9 +155,9 @@ TEST(Models, MixedPrecisionComesCloseToFloat32) {
     const Step exact(spec_of(kind)), mixed(spec_of(kind), {}, nn::Precision::kMixed);
     EXPECT_NEAR(mixed.output.loss, exact.output.loss, 0.005 * exact.output.loss);
     EXPECT_LT(distance(mixed.logits, exact.logits), kClose * norm(exact.logits) + 0.005);
-    EXPECT_LT(distance(mixed.ddense, exact.ddense), kClose * norm(exact.ddense));
+    EXPECT_LE(distance(mixed.ddense, exact.ddense), kClose * norm(exact.ddense));
     for (std::size_t t = 0; t < exact.dtables.size(); ++t) {
-      EXPECT_LT(distance(mixed.dtables[t], exact.dtables[t]), kClose * norm(exact.dtables[t])) << t;
+      EXPECT_LE(distance(mixed.dtables[t], exact.dtables[t]), kClose * norm(exact.dtables[t])) << t;
     }
   }
 }
@@ -254,6 +266,28 @@ TEST(Counting, GivesEachRowMinusOneForEachSampleThatHasItsKey) {
     EXPECT_EQ(step.dtables[slot], expected);
   }
   EXPECT_THAT(step.logits, Each(0.0f));
+}
+
+TEST(Models, OfGraphsRefuseToBeWithoutOneOrOnOtherSlots) {
+  ModelSpec spec = spec_of("lightgcn");
+  spec.layers = 9;
+  expect_invalid(spec, "layers is 9: must be 1 to 8");
+  spec = spec_of("lightgcn");
+  spec.adjacency = nullptr;
+  expect_invalid(spec, "there is no graph here");
+  spec.adjacency = std::make_shared<const nn::SparseMatrix>(nn::sparse_matrix(2, 2, {}));
+  expect_invalid(spec, "no edges");
+  spec.slots[1].name = "device";
+  expect_invalid(spec, "slots must be item and user");
+  spec = spec_of("lightgcn");
+  spec.slots = {{"item", 0, 4, true}, {"user", 1, 5, false}};
+  expect_invalid(spec, "of one width");
+  spec = spec_of("gcn");
+  spec.features = nullptr;
+  expect_invalid(spec, "no words");
+  spec = spec_of("gcn");
+  spec.classes = 0;
+  expect_invalid(spec, "no classes");
 }
 
 TEST(Models, UnknownKindNamesTheNearest) {

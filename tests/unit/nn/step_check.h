@@ -32,7 +32,13 @@ class StepCheck {
       tables_.emplace_back(static_cast<std::size_t>(kKeys) * graph_.table_width(t));
       for (float& x : tables_.back()) x = static_cast<float>(2 * rng.uniform() - 1);
       dtables_.emplace_back(tables_.back().size());
+      // Every row, in an order of its own, where the graph asks for it.
+      if (graph_.catalogue(t, true) != Graph::CatalogueUse::kAll) continue;
+      catalogue_rows_.resize(graph_.tables());
+      for (std::uint32_t n = 0; n < kKeys; ++n)
+        catalogue_rows_[t].push_back((2 * n + t + 1) % kKeys);
     }
+    for (const auto& rows : catalogue_rows_) catalogues_.push_back({rows, {}});
     ddense_.resize(dense_.size());
     for (const PartInput& part : batch_.inputs()) samples_ += part.layout.samples();
     logits_.resize(samples_);
@@ -47,7 +53,7 @@ class StepCheck {
       dtable_views_.push_back({dtables_[t].data(), kKeys, width, width});
     }
     StepOutput output{dtable_views_, ddense_, logits_};
-    session_.train({batch_.inputs(), table_views_, dense_}, executor, output);
+    session_.train(input(), executor, output);
     return output;
   }
   StepOutput train() {
@@ -58,8 +64,19 @@ class StepCheck {
     train();  // for the views
     InlineExecutor executor;
     std::vector<float> logits(samples_);
-    session_.infer({batch_.inputs(), table_views_, dense_}, executor, logits);
+    session_.infer(input(), executor, logits);
     return logits;
+  }
+  // Of each group, where the graph has ranks.
+  std::vector<float> infer_ranks(std::span<const PartInput> parts) {
+    train();  // for the views
+    InlineExecutor executor;
+    std::vector<float> logits(samples_);
+    std::vector<float> ranks(samples_ / parts[0].layout.candidates);
+    StepInput of_parts = input();
+    of_parts.parts = parts;
+    session_.infer(of_parts, executor, logits, ranks);
+    return ranks;
   }
 
   // Every gradient against a central difference of the loss. The step is large and the bound wide
@@ -83,6 +100,12 @@ class StepCheck {
     }
   }
 
+  // The step's rows as the graph's n-th item has them, where it asked for a catalogue.
+  const std::vector<std::uint32_t>& catalogue_rows(std::int32_t t) const {
+    return catalogue_rows_[t];
+  }
+  std::uint64_t seed = 0;  // of draws
+
   const Graph& graph() const { return graph_; }
   Session& session() { return session_; }
   JaggedBatch& batch() { return batch_; }
@@ -95,6 +118,7 @@ class StepCheck {
   static constexpr std::int32_t kKeys = 5;
 
  private:
+  StepInput input() const { return {batch_.inputs(), table_views_, dense_, catalogues_, seed}; }
   JaggedBatch draw(const std::vector<std::vector<std::int32_t>>& lengths_by_part,
                    std::int32_t candidates, std::uint64_t seed) const {
     Rng rng(seed);
@@ -127,6 +151,8 @@ class StepCheck {
   JaggedBatch batch_;
   std::vector<float> dense_, ddense_, logits_;
   std::vector<std::vector<float>> tables_, dtables_;
+  std::vector<std::vector<std::uint32_t>> catalogue_rows_;
+  std::vector<Catalogue> catalogues_;
   std::vector<ConstMatrix> table_views_;
   std::vector<Matrix> dtable_views_;
   std::size_t samples_ = 0;
