@@ -94,7 +94,7 @@ class Ahead {
   void start(std::uint64_t seq, worker::Step& step) {
     is_done_ = false;
     pool_.run([this, seq, &step] {
-      CHECK(source_.build(seq, step.batch).ok());
+      CHECK(source_.build(seq, lanes_, step.batch).ok());
       const std::lock_guard lock(mutex_);
       is_done_ = true;
       done_.notify_one();
@@ -108,6 +108,7 @@ class Ahead {
  private:
   ThreadPool& pool_;
   worker::BatchSource& source_;
+  const PartitionMap lanes_ = PartitionMap::even(1);
   std::mutex mutex_;
   std::condition_variable done_;
   bool is_done_ = false;
@@ -117,7 +118,7 @@ void run(const launch::Plan& plan, std::uint64_t samples_max, std::uint32_t thre
   ThreadPool pool(std::max(1u, threads - 1));
   ThreadExecutor executor(pool, [](std::function<void()> done) { done(); });
   const auto lanes = PartitionMap::even(1);
-  auto source = must(launch::open_stream(plan)(0, lanes));
+  auto source = must(launch::open_stream(plan)(0));
   worker::Trainer trainer(*plan.graph, worker::WorkerOptions().dense_block,
                           plan.job.spec.train().clip_norm());
   trainer.set_partitions(lanes);

@@ -24,6 +24,8 @@ enum class PlantedBug {
   kRemovalNotSynced,         // rows of a generation go before its manifest has gone for good
   kFileNotSynced,            // of the storage: close() without fsync
   kDirectoryNotSynced,       // of the storage: rename() without a directory's fsync
+  kLastRoundSkipped,         // other lanes: what was touched since the last round but one is lost
+  kMovedBeforeDrained,       // other lanes take over while pushes are under way
   kEnd,
 };
 

@@ -111,6 +111,7 @@ Status Children::spawn(Child& child) {
     return failed(std::string("pipe: ") + std::strerror(errno));
   }
   if (child.leads) leader_output_.clear();
+  child.said.clear();
   fcntl(ends[0], F_SETFL, O_NONBLOCK);
   std::string own_name = "meander";
   std::vector<char*> arguments = {own_name.data()};
@@ -139,14 +140,17 @@ void Children::relay(Child& child) {
   while (child.output >= 0) {
     const ssize_t count = read(child.output, bytes, sizeof bytes);
     if (count <= 0) break;
-    if (child.leads) {
-      leader_output_.append(bytes, static_cast<std::size_t>(count));
-      continue;
-    }
     child.said.append(bytes, static_cast<std::size_t>(count));
     for (std::size_t end; (end = child.said.find('\n')) != std::string::npos;) {
-      say("[" + child.name + "] " + child.said.substr(0, end));
+      const std::string line = child.said.substr(0, end);
       child.said.erase(0, end + 1);
+      if (!child.leads) {
+        say("[" + child.name + "] " + line);
+      } else if (line.starts_with('@')) {
+        leader_words_.push_back(line);
+      } else {
+        leader_output_ += line + "\n";
+      }
     }
   }
 }
@@ -155,6 +159,7 @@ Status Children::on_exit(Child& child, int wait_status) {
   relay(child);
   close_ends(child);
   child.pid = -1;
+  if (child.leads) leader_output_ += std::exchange(child.said, {});
   if (child.leads && WIFEXITED(wait_status)) {
     child.is_done = true;
     leader_code_ = WEXITSTATUS(wait_status);
@@ -164,7 +169,7 @@ Status Children::on_exit(Child& child, int wait_status) {
     child.is_done = true;
     return {Code::kInterrupted, child.name + " " + exit_text(wait_status) + " while it stopped"};
   }
-  if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) {
+  if (child.is_released || (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0)) {
     child.is_done = true;
     return {};
   }
@@ -198,6 +203,25 @@ Status Children::tend() {
     }
   }
   return {};
+}
+
+bool Children::has(const std::string& peer) const {
+  return std::ranges::any_of(children_, [&](const Child& child) {
+    return !child.is_done && std::ranges::count(child.peers, peer) > 0;
+  });
+}
+
+void Children::release(const std::string& peer, const std::vector<std::string>& arguments) {
+  for (Child& child : children_) {
+    if (child.is_done || std::erase(child.peers, peer) == 0) continue;
+    const auto found = std::ranges::search(child.arguments, arguments);
+    child.arguments.erase(found.begin(), found.end());
+    child.is_released = child.peers.empty();
+    if (child.is_released && child.pid < 0) {
+      child.due = kNever;
+      child.is_done = true;
+    }
+  }
 }
 
 void Children::leave() {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/clock.h"
@@ -42,6 +43,14 @@ class Children {
   // How it left, once it has.
   std::optional<int> leader_code() const { return leader_code_; }
   const std::string& leader_output() const { return leader_output_; }
+  // Lines that it printed for this process, and which are not in its output: those that begin with
+  // @.
+  std::vector<std::string> take_leader_words() { return std::exchange(leader_words_, {}); }
+  // Is there a child for this peer, or one to be started again?
+  bool has(const std::string& peer) const;
+  // The peer is needed no more: its child goes on without these arguments when it is started again,
+  // and not at all when none of its peers is left.
+  void release(const std::string& peer, const std::vector<std::string>& arguments);
   // Looks after them: notices deaths, restarts what is due. An error when one cannot be kept alive,
   // or left by itself with a code that says that trying again is no use (1-127).
   Status tend();
@@ -58,7 +67,8 @@ class Children {
     std::string said;  // of it, the line that has no end yet
     TimePoint started{}, due = kNever;
     std::uint32_t failures = 0;
-    bool is_done = false;  // left in order
+    bool is_done = false;      // left in order
+    bool is_released = false;  // may leave as it likes
     bool leads = false, may_restart = true;
     int input = -1;  // a leader's: write end of its standard input
   };
@@ -75,6 +85,7 @@ class Children {
   bool is_interrupted_ = false;
   std::optional<int> leader_code_;
   std::string leader_output_;
+  std::vector<std::string> leader_words_;
 };
 
 }  // namespace meander::launch

@@ -51,22 +51,65 @@ std::vector<std::string> child_arguments(const std::string& role, std::uint32_t 
   return arguments;
 }
 
-Status start_children(Children& children, const Plan& plan, std::vector<std::string> sets,
+std::vector<std::string> lane_arguments(std::uint32_t lane) {
+  return {"--lane", std::to_string(lane)};
+}
+
+Status start_ps(Children& children, std::uint32_t index, std::vector<std::string> arguments,
+                const std::vector<std::uint32_t>& lanes, LaneRange backups) {
+  std::vector<std::string> peers;
+  for (const std::uint32_t lane : lanes) {
+    peers.push_back(net::lane_name(lane));
+    for (std::string& word : lane_arguments(lane)) arguments.push_back(std::move(word));
+  }
+  for (const std::uint32_t lane : backups.all()) peers.push_back(net::backup_name(lane));
+  return children.start("ps/" + std::to_string(index), std::move(arguments), std::move(peers));
+}
+
+// Starts lanes that a run is given more of while it goes on, and lets those go that it needs no
+// more.
+class Lanes {
+ public:
+  Lanes(Children& children, const Plan& plan, std::vector<std::string> sets, std::string scheduler)
+      : children_(children),
+        plan_(plan),
+        sets_(std::move(sets)),
+        scheduler_(std::move(scheduler)),
+        count_(plan.lanes()),
+        processes_(plan.job.spec.cluster().ps()) {}
+
+  // "@lanes 4": of the scheduler.
+  Status hear(const std::string& word) {
+    constexpr std::string_view kLanes = "@lanes ";
+    if (!word.starts_with(kLanes)) return {};
+    const auto count = static_cast<std::uint32_t>(std::atoi(word.c_str() + kLanes.size()));
+    for (std::uint32_t lane = 0; lane < count; ++lane) {
+      if (children_.has(net::lane_name(lane))) continue;
+      const std::uint32_t index = processes_++;
+      RETURN_IF_ERROR(start_ps(children_, index,
+                               child_arguments("ps", index, plan_, sets_, scheduler_), {lane}, {}));
+    }
+    for (std::uint32_t lane = count; lane < count_; ++lane) {
+      children_.release(net::lane_name(lane), lane_arguments(lane));
+    }
+    count_ = count;
+    return {};
+  }
+
+ private:
+  Children& children_;
+  const Plan& plan_;
+  const std::vector<std::string> sets_;
+  const std::string scheduler_;
+  std::uint32_t count_, processes_;
+};
+
+Status start_children(Children& children, const Plan& plan, const std::vector<std::string>& sets,
                       const std::string& scheduler) {
   const job::Cluster& cluster = plan.job.spec.cluster();
-  sets.push_back("cluster.threads=" + std::to_string(threads_each(cluster)));
   for (std::uint32_t i = 0; i < cluster.ps(); ++i) {
-    std::vector<std::string> peers;
-    const LaneRange lanes = lanes_of(i, cluster.ps(), plan.lanes());
-    for (std::uint32_t lane = lanes.first; lane < lanes.end; ++lane) {
-      peers.push_back(net::lane_name(lane));
-    }
-    const LaneRange backups = backups_of(i, cluster);
-    for (std::uint32_t lane = backups.first; lane < backups.end; ++lane) {
-      peers.push_back(net::backup_name(lane));
-    }
-    RETURN_IF_ERROR(children.start("ps/" + std::to_string(i),
-                                   child_arguments("ps", i, plan, sets, scheduler), peers));
+    RETURN_IF_ERROR(start_ps(children, i, child_arguments("ps", i, plan, sets, scheduler),
+                             lanes_of_ps(i, cluster).all(), backups_of(i, cluster)));
   }
   for (std::uint32_t i = 0; i < cluster.workers(); ++i) {
     RETURN_IF_ERROR(children.start(net::worker_name(i),
@@ -107,13 +150,14 @@ std::vector<std::string> scheduler_arguments(const Context& context, const Plan&
 }
 
 // Until the scheduler has left.
-Status look_after(Children& children) {
+Status look_after(Children& children, Lanes& lanes) {
   bool is_told = false;
   while (!children.leader_code()) {
     pollfd descriptor{is_told ? -1 : interrupt_descriptor(), POLLIN, 0};
     poll(&descriptor, 1, kTickMs);
     if (interrupted() && !std::exchange(is_told, true)) children.interrupt_leader();
     RETURN_IF_ERROR(children.tend());
+    for (const std::string& word : children.take_leader_words()) RETURN_IF_ERROR(lanes.hear(word));
   }
   return {};
 }
@@ -150,8 +194,11 @@ Status run_children(Context& context, const Plan& plan, const std::vector<std::s
   told = &children;
   RETURN_IF_ERROR(
       children.lead("scheduler", scheduler_arguments(context, plan, sets, endpoint), has_journal));
-  RETURN_IF_ERROR(start_children(children, plan, sets, endpoint));
-  RETURN_IF_ERROR(look_after(children));
+  std::vector<std::string> child_sets = sets;
+  child_sets.push_back("cluster.threads=" + std::to_string(threads_each(plan.job.spec.cluster())));
+  RETURN_IF_ERROR(start_children(children, plan, child_sets, endpoint));
+  Lanes lanes(children, plan, std::move(child_sets), endpoint);
+  RETURN_IF_ERROR(look_after(children, lanes));
   children.leave();
   return take_result(context, children);
 }

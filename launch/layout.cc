@@ -5,6 +5,8 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "common/storage.h"
+
 namespace meander::launch {
 namespace {
 
@@ -30,7 +32,25 @@ std::uint32_t lane_count(const job::Cluster& cluster) {
   return cluster.lanes() == 0 ? cluster.ps() : cluster.lanes();
 }
 
-Result<std::uint32_t> own_index(int flag, const std::string& host, std::uint32_t count) {
+std::vector<std::uint32_t> LaneRange::all() const {
+  std::vector<std::uint32_t> lanes;
+  for (std::uint32_t lane = first; lane < end; ++lane) lanes.push_back(lane);
+  return lanes;
+}
+
+std::string cluster_file(const std::string& checkpoint_dir) {
+  return join_path(checkpoint_dir, "cluster.json");
+}
+
+LaneRange lanes_of_ps(std::uint32_t index, const job::Cluster& cluster) {
+  const std::uint32_t lanes = lane_count(cluster);
+  if (index < cluster.ps()) return lanes_of(index, cluster.ps(), lanes);
+  const std::uint32_t lane = lanes + index - cluster.ps();
+  return {lane, lane + 1};
+}
+
+Result<std::uint32_t> own_index(int flag, const std::string& host, std::uint32_t count,
+                                std::uint32_t limit) {
   std::uint32_t index = 0;
   std::string from = "--index";
   const char* job_index = std::getenv("JOB_COMPLETION_INDEX");
@@ -48,7 +68,7 @@ Result<std::uint32_t> own_index(int flag, const std::string& host, std::uint32_t
     }
     from = "the host name " + host;
   }
-  if (index < count) return index;
+  if (index < (limit == 0 ? count : limit)) return index;
   return invalid(from + " says " + std::to_string(index) + ", but the job has " +
                  std::to_string(count) + ": set cluster.ps and cluster.workers");
 }

@@ -325,17 +325,13 @@ Status add_graph(Storage& storage, Plan& plan) {
 // end are empty.
 class StreamSource final : public worker::BatchSource {
  public:
-  StreamSource(std::unique_ptr<data::Stream> stream, PartitionMap partitions, std::uint64_t first,
-               std::uint64_t count)
-      : stream_(std::move(stream)),
-        partitions_(std::move(partitions)),
-        first_(first),
-        count_(count) {}
+  StreamSource(std::unique_ptr<data::Stream> stream, std::uint64_t first, std::uint64_t count)
+      : stream_(std::move(stream)), first_(first), count_(count) {}
   std::uint64_t batches() const override { return count_; }
-  Status build(std::uint64_t seq, data::Batch& batch) override {
+  Status build(std::uint64_t seq, const PartitionMap& lanes, data::Batch& batch) override {
     CHECK_LT(seq, count_);
     if (first_ + seq < stream_->batches()) {
-      stream_->build(first_ + seq, partitions_, batch);
+      stream_->build(first_ + seq, lanes, batch);
     } else {
       batch.samples = 0;
       batch.progress = 1;
@@ -345,7 +341,6 @@ class StreamSource final : public worker::BatchSource {
 
  private:
   std::unique_ptr<data::Stream> stream_;
-  PartitionMap partitions_;
   std::uint64_t first_, count_;
 };
 
@@ -487,8 +482,7 @@ Status check_no_averaging(const Plan& plan) {
 
 worker::OpenStream open_stream(const Plan& plan) {
   return [log = plan.log, spec = plan.train, in_step = averages_dense(plan)](
-             std::uint32_t index,
-             const PartitionMap& partitions) -> Result<std::unique_ptr<worker::BatchSource>> {
+             std::uint32_t index) -> Result<std::unique_ptr<worker::BatchSource>> {
     data::StreamSpec of_stream = spec;
     std::uint64_t batches = 0;
     for (std::uint32_t i = 0; in_step && i < spec.count; ++i) {
@@ -500,19 +494,19 @@ worker::OpenStream open_stream(const Plan& plan) {
     ASSIGN_OR_RETURN(auto stream, data::Stream::open(log, of_stream));
     batches = std::max(batches, stream->batches());
     return std::unique_ptr<worker::BatchSource>(
-        std::make_unique<StreamSource>(std::move(stream), partitions, 0, batches));
+        std::make_unique<StreamSource>(std::move(stream), 0, batches));
   };
 }
 
 worker::OpenSlice open_slice(const Plan& plan) {
   return [log = plan.log, spec = plan.held_out](
-             std::uint32_t slice, std::uint32_t slices,
-             const PartitionMap& partitions) -> Result<std::unique_ptr<worker::BatchSource>> {
+             std::uint32_t slice,
+             std::uint32_t slices) -> Result<std::unique_ptr<worker::BatchSource>> {
     ASSIGN_OR_RETURN(auto stream, data::Stream::open(log, spec));
     const std::uint64_t all = stream->batches();
     const std::uint64_t first = all * slice / slices, end = all * (slice + 1) / slices;
     return std::unique_ptr<worker::BatchSource>(
-        std::make_unique<StreamSource>(std::move(stream), partitions, first, end - first));
+        std::make_unique<StreamSource>(std::move(stream), first, end - first));
   };
 }
 

@@ -142,6 +142,8 @@ void report_training(Context& context, const Plan& plan, const Outcome& outcome)
                     {"lost_workers", outcome.last.progress.lost_workers},
                     {"rollbacks", outcome.last.progress.rollbacks},
                     {"failovers", outcome.last.progress.failovers},
+                    {"lanes", outcome.last.progress.lanes},
+                    {"scalings", outcome.last.progress.scalings},
                     {"detection_s", outcome.last.progress.detection_s},
                     {"peak_rss_mb", peak_rss_mb()}};
   add_metrics(plan, outcome, context.result);

@@ -53,12 +53,13 @@ Status run_ps(const Context& context, Process& process, const PsRole& role) {
   std::string advertise = role.advertise;
   if (advertise.empty() && is_wildcard(role.listen)) advertise = process.host;
   std::vector<std::unique_ptr<RoleThread>> lanes;
-  for (std::uint32_t i = role.lanes.first; i < role.lanes.end; ++i) {
-    ASSIGN_OR_RETURN(const std::string listen, listen_above(role.listen, i - role.lanes.first));
+  for (const std::uint32_t i : role.lanes) {
+    const auto step = static_cast<std::uint32_t>(lanes.size());
+    ASSIGN_OR_RETURN(const std::string listen, listen_above(role.listen, step));
     ASSIGN_OR_RETURN(lanes.emplace_back(), start_lane(process, net::lane_name(i), i, 0, listen,
                                                       advertise, role.scheduler));
   }
-  const std::uint32_t own = role.lanes.end - role.lanes.first;
+  const auto own = static_cast<std::uint32_t>(role.lanes.size());
   for (std::uint32_t i = role.backups.first; i < role.backups.end; ++i) {
     ASSIGN_OR_RETURN(const std::string listen,
                      listen_above(role.listen, own + i - role.backups.first));
@@ -66,8 +67,8 @@ Status run_ps(const Context& context, Process& process, const PsRole& role) {
                                                       advertise, role.scheduler));
   }
   if (context.verbose > 0) {
-    context.note("lanes " + std::to_string(role.lanes.first) + " to " +
-                 std::to_string(role.lanes.end - 1) + " serve " + role.scheduler);
+    context.note(std::to_string(own) + " lanes from " + net::lane_name(role.lanes.front()) +
+                 " on serve " + role.scheduler);
   }
   RETURN_IF_ERROR(wait_for(lanes));
   for (const auto& lane : lanes) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "launch/cli.h"
 #include "launch/layout.h"
@@ -11,9 +13,10 @@ namespace meander::launch {
 
 // The lanes of one ps process, and those that it stands by for.
 struct PsRole {
-  LaneRange lanes, backups;
+  std::vector<std::uint32_t> lanes;
+  LaneRange backups;
   std::string scheduler;
-  std::string listen = "tcp://127.0.0.1:*";  // lane k of the process listens k ports above
+  std::string listen = "tcp://127.0.0.1:*";  // the k-th lane of the process: k ports above
   std::string advertise;                     // host; empty: as bound, or this host's name
 };
 

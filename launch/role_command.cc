@@ -6,6 +6,13 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
+#include <algorithm>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <cstdio>
+
+#include "common/log.h"
+#include "common/partition.h"
 #include "launch/layout.h"
 #include "launch/role.h"
 #include "launch/signals.h"
@@ -17,6 +24,7 @@ namespace {
 struct RoleFlags {
   TrainFlags train;  // of the scheduler: --resume, --fresh
   int index = -1;
+  std::vector<std::uint32_t> lanes;  // of a ps; empty: by its index
   std::string scheduler, listen, advertise;
   bool is_led = false;  // a scheduler: by a launcher, who tells of deaths
 };
@@ -35,6 +43,29 @@ std::string default_listen(const job::Cluster& cluster) {
   const bool has_port = colon != std::string::npos && colon > 5;
   return "tcp://127.0.0.1:" + (has_port ? cluster.scheduler().substr(colon + 1) : "7077");
 }
+
+// Where this run can be reached, in its checkpoint directory while it is reachable: for `meander
+// scale`.
+class Address {
+ public:
+  Address(Storage& storage, const std::string& dir, const std::string& endpoint)
+      : storage_(storage), path_(dir.empty() ? "" : cluster_file(dir)) {
+    if (path_.empty()) return;
+    Status written = storage_.make_directories(dir);
+    const std::string text = boost::json::serialize(boost::json::object{{"scheduler", endpoint}});
+    if (written.ok()) written = storage_.write_atomic(path_, text.data(), text.size());
+    LOG_IF(WARNING, !written.ok()) << written.message();
+  }
+  ~Address() {
+    if (path_.empty()) return;
+    const Status removed = storage_.remove(path_);
+    LOG_IF(WARNING, !removed.ok()) << removed.message();
+  }
+
+ private:
+  Storage& storage_;
+  const std::string path_;
+};
 
 // Names of peers that have died, a line each, on standard input.
 class Obituaries {
@@ -72,8 +103,19 @@ Status scheduler(Context& context, const RoleFlags& flags) {
             flags.listen.empty() ? default_listen(plan.job.spec.cluster()) : flags.listen;
         ASSIGN_OR_RETURN(auto thread, SchedulerThread::start(process, listen, std::move(options)));
         if (!flags.is_led) context.note("scheduler at " + thread->endpoint());
+        const Address address(*context.storage, plan.job.spec.checkpoint().dir(),
+                              thread->endpoint());
         Obituaries obituaries(flags.is_led);
-        return thread->follow(context, [&] { obituaries.pass_on(*thread); });
+        std::uint32_t told = 0;  // lanes that there have to be
+        return thread->follow(context, [&] {
+          obituaries.pass_on(*thread);
+          const scheduler::Progress progress = thread->snapshot().progress;
+          const std::uint32_t lanes = std::max(progress.lanes, progress.lanes_wanted);
+          if (!flags.is_led || lanes == 0 || lanes == told) return;
+          std::printf("@lanes %u\n", lanes);
+          std::fflush(stdout);
+          told = lanes;
+        });
       });
 }
 
@@ -84,9 +126,15 @@ Status ps(Context& context, const RoleFlags& flags) {
   PsRole role;
   ASSIGN_OR_RETURN(role.scheduler, scheduler_address(flags, cluster));
   Process process(context.clock, *context.storage, cluster.threads(), wants_shm(cluster));
-  ASSIGN_OR_RETURN(const std::uint32_t index, own_index(flags.index, process.host, cluster.ps()));
-  role.lanes = lanes_of(index, cluster.ps(), lane_count(cluster));
-  role.backups = backups_of(index, cluster);
+  // More than the job has: of those that join a run (meander scale).
+  const std::uint32_t limit = cluster.replicas() == 0 ? kPartitions : 0;
+  std::uint32_t index = 0;
+  if (flags.lanes.empty() || cluster.replicas() != 0) {
+    ASSIGN_OR_RETURN(index, own_index(flags.index, process.host, cluster.ps(), limit));
+    role.lanes = lanes_of_ps(index, cluster).all();
+    role.backups = backups_of(index, cluster);
+  }
+  if (!flags.lanes.empty()) role.lanes = flags.lanes;
   if (!flags.listen.empty()) role.listen = flags.listen;
   role.advertise = flags.advertise;
   catch_interrupts();
@@ -147,6 +195,8 @@ void add_roles(CLI::App& app, Context& context) {
   second.add_option("--listen", flags->listen,
                     "where workers connect to (its further lanes: the ports after that); loopback, "
                     "any port by default");
+  second.add_option("--lane", flags->lanes, "serve this lane, not those of --index; repeatable")
+      ->allow_extra_args(false);
   second.add_option("--advertise", flags->advertise, "host name or address that workers use");
 
   CLI::App& third =

@@ -72,7 +72,7 @@ Status follow(Context& context, const TrainFlags& flags, const std::vector<std::
                   wants_shm(cluster));
   if (is_ps) {
     PsRole role;
-    role.lanes = lanes_of(world.rank() - 1, cluster.ps(), lane_count(cluster));
+    role.lanes = lanes_of(world.rank() - 1, cluster.ps(), lane_count(cluster)).all();
     role.backups = backups_of(world.rank() - 1, cluster);
     role.scheduler = scheduler;
     role.listen = listen_at(world);

@@ -10,71 +10,11 @@
 #include "common/partition.h"
 #include "common/planted_bug.h"
 #include "ps/mirror.h"
-#include "ps/snapshot.h"
-#include "ps/streams.h"
+#include "ps/moving.h"
+#include "ps/shard.h"
 
 namespace meander::ps {
 namespace {
-
-constexpr int kTablesMax = 4096;
-
-// What a LaneSetup makes: everything that a roll-back replaces.
-struct Shard {
-  Shard(const wire::LaneSetup& setup, std::uint32_t lane)
-      : setup(setup),
-        range(lane_partitions(lane, setup.lanes())),
-        streams(setup.streams(), setup.staleness(), setup.first_epoch()),
-        is_backup(setup.backup()) {
-    for (int t = 0; t < setup.tables_size(); ++t) {
-      tables.push_back(std::make_unique<Table>(t, setup.tables(t)));
-    }
-  }
-
-  wire::LaneSetup setup;
-  PartitionRange range;
-  Tables tables;
-  Streams streams;
-  bool is_backup;             // it stands by: somebody else serves
-  bool is_complete = false;   // of a backup: all rows are there
-  bool was_promoted = false;  // rows of pulls that were answered before are not known here
-  MirrorReceiver received;    // of a backup
-};
-
-Status check_setup(const wire::LaneSetup& setup, std::uint32_t lane) {
-  if (setup.lanes() == 0 || setup.lanes() > kPartitions || lane >= setup.lanes()) {
-    return invalid("lane " + std::to_string(lane) + " of " + std::to_string(setup.lanes()) +
-                   ": there may be 1 ... " + std::to_string(kPartitions) + " lanes");
-  }
-  if (setup.streams() == 0 || setup.streams() > kStreamsMax) {
-    return invalid(std::to_string(setup.streams()) + " streams: there may be 1 ... " +
-                   std::to_string(kStreamsMax));
-  }
-  if (setup.staleness() < -1) return invalid("staleness below -1");
-  if (setup.tables_size() == 0 || setup.tables_size() > kTablesMax) {
-    return invalid(std::to_string(setup.tables_size()) + " tables: there may be 1 ... " +
-                   std::to_string(kTablesMax));
-  }
-  for (const wire::TableSpec& table : setup.tables()) RETURN_IF_ERROR(check_table(table));
-  return {};
-}
-
-// Are these keys, and only of this lane's partitions?
-bool are_own_keys(const Buffer& keys, PartitionRange range) {
-  if (!keys.holds<std::uint64_t>()) return false;
-  for (const std::uint64_t key : keys.as<std::uint64_t>()) {
-    const std::uint32_t partition = partition_of(key);
-    if (partition < range.first || partition > range.last) return false;
-  }
-  return true;
-}
-
-// Are `values` (keys, width)?
-bool is_matrix(const Buffer& values, const Buffer& keys, std::uint32_t width,
-               wire::Precision precision = wire::F32) {
-  const std::size_t count = keys.size() / sizeof(std::uint64_t) * width;
-  return (precision == wire::F32 ? values.holds<float>() : values.holds<std::uint16_t>()) &&
-         values.size() == count * bytes_of(precision);
-}
 
 template <class Request>
 WireFormat format_of(const Request& request) {
@@ -89,45 +29,6 @@ bool same_bytes(const std::vector<Buffer>& a, const std::vector<Buffer>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Buffer& x, const Buffer& y) {
     return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), x.size()) == 0);
   });
-}
-
-Status load_presets(const std::vector<Buffer>& frames, Shard& shard) {
-  const wire::LaneSetup& setup = shard.setup;
-  if (frames.size() != 2 * static_cast<std::size_t>(setup.preset_tables_size())) {
-    return invalid("set-up: preset rows are missing");
-  }
-  for (int i = 0; i < setup.preset_tables_size(); ++i) {
-    const std::uint32_t t = setup.preset_tables(i);
-    const Buffer &keys = frames[2 * i], &rows = frames[2 * i + 1];
-    if (t >= shard.tables.size() || !are_own_keys(keys, shard.range) ||
-        !is_matrix(rows, keys, shard.tables[t]->width())) {
-      return invalid("set-up: preset rows of table " + std::to_string(t) + " are malformed");
-    }
-    shard.tables[t]->assign(keys.as<std::uint64_t>(), rows.as<float>().data());
-  }
-  return {};
-}
-
-// Takes up where the generation's streams are. They all must be this run's.
-Status resume_streams(const std::string& dir, const std::vector<wire::StreamApplied>& positions,
-                      Streams& streams) {
-  if (positions.size() != streams.size()) {
-    return invalid(dir + ": has " + std::to_string(positions.size()) + " streams, this run has " +
-                   std::to_string(streams.size()));
-  }
-  for (const wire::StreamApplied& position : positions) {
-    if (position.stream() >= streams.size()) return corrupt(dir + ": impossible stream number");
-    streams[position.stream()].next = position.next();
-    streams[position.stream()].has_ended = position.ended();
-  }
-  return {};
-}
-
-Status restore(Storage& storage, Shard& shard) {
-  const std::string& dir = shard.setup.restore_dir();
-  std::vector<wire::StreamApplied> positions;
-  RETURN_IF_ERROR(load_tables(storage, dir, shard.range, shard.tables, positions));
-  return shard.setup.restore_positions() ? resume_streams(dir, positions, shard.streams) : Status();
 }
 
 // A generation on its way to storage. Its task has piece, writer, saved and status while is_busy.
@@ -202,6 +103,9 @@ struct Lane::Impl {
   std::unique_ptr<MirrorSender> mirror;  // to the backup; null: there is none
   std::unique_ptr<Copying> copying;      // null: it is in step, or there is none
   bool is_in_step = false;               // the backup has all that is acknowledged
+  std::unique_ptr<Moving> moving;        // null: the lanes stay as they are
+  std::uint64_t last_move = 0;           // the newest that was heard of
+  wire::MoveStage told_stage = wire::MOVING;
   std::set<std::pair<std::uint32_t, std::uint64_t>> unmirrored;  // applied: (stream, seq)
   std::vector<std::pair<std::uint32_t, std::uint64_t>> waiting;  // pulls (stream, seq), by arrival
   // Memory that is used again: of what has been applied, and of a request or an answer.
@@ -239,24 +143,13 @@ struct Lane::Impl {
     transport.send(net::kSchedulerName, h);
   }
 
-  template <class Message>
-  void add_positions(Message& message) const {
-    for (std::uint32_t s = 0; s < shard->streams.size(); ++s) {
-      wire::StreamApplied& applied = *message.add_applied();
-      applied.set_stream(s);
-      applied.set_next(shard->streams[s].next);
-      applied.set_ended(shard->streams[s].has_ended);
-      applied.set_epoch(shard->streams[s].epoch);
-    }
-  }
-
   void send_ready() {
     wire::Header h = header(0);
     wire::LaneReady& ready = *h.mutable_lane_ready();
     ready.set_setup(shard->setup.setup());
     ready.set_turn(shard->setup.turn());
     ready.set_rows(rows());
-    add_positions(ready);
+    shard->add_positions(ready);
     transport.send(net::kSchedulerName, h);
   }
 
@@ -311,6 +204,7 @@ struct Lane::Impl {
       if (id_of(setup) == *last_setup && is_ready()) send_ready();
       return;
     }
+    if (setup.move() != 0) return take_over(setup);
     if (is_loading) {
       if (!next_setup || id_of(next_setup->header.lane_setup()) < id_of(setup)) {
         next_setup = message;
@@ -327,11 +221,7 @@ struct Lane::Impl {
       return fail(std::move(status));
     }
     failure.reset();
-    saved.reset();
-    writing.reset();
-    drop_backup();
-    waiting.clear();
-    is_expected = false;
+    forget_shard();
     shard.reset();  // its memory goes before the new one's comes
     shard = std::make_unique<Shard>(setup, options.index);
     if (Status status = load_presets(message.frames, *shard); !status.ok()) {
@@ -343,6 +233,16 @@ struct Lane::Impl {
     const auto status = std::make_shared<Status>();
     executor.submit([this, status] { *status = restore(storage, *shard); },
                     [this, status] { finish_restore(std::move(*status)); });
+  }
+
+  // All that belongs to the shard and lies elsewhere.
+  void forget_shard() {
+    saved.reset();
+    writing.reset();
+    drop_backup();
+    moving.reset();
+    waiting.clear();
+    is_expected = false;
   }
 
   void finish_restore(Status status) {
@@ -408,19 +308,18 @@ struct Lane::Impl {
   void take_pull(const net::Message& message, const std::vector<Buffer>& keys) {
     const wire::Pull& pull = message.header.pull();
     const Asker asker{message.peer, message.header.request()};
+    StreamState* stream = nullptr;
+    if (!pull.read_only() && (stream = admit(message, pull)) == nullptr) return;
     const bool is_valid =
         keys.size() == shard->tables.size() && wire::Precision_IsValid(pull.precision()) &&
         std::all_of(keys.begin(), keys.end(),
                     [&](const Buffer& k) { return are_own_keys(k, shard->range); });
-    if (!is_valid) return reject(message, "pull");
-    if (pull.read_only()) {
-      return read_and_send(asker, pull, keys);
-    }
-    StreamState* stream = admit(message, pull);
-    if (stream == nullptr) return;
+    // A late one, from when this lane had other partitions, has no epoch that says so.
+    if (!is_valid) return pull.read_only() ? void() : reject(message, "pull");
+    if (pull.read_only()) return read_and_send(asker, pull, keys);
     if (pull.seq() < stream->next) return repeat_pull(*stream, asker, pull, keys);
     if (stream->has_ended || pull.seq() - stream->next >= kPullsKeptMax) return;
-    if (is_clock_torn(pull.seq())) return send_forgotten();
+    if (is_clock_torn(pull.seq())) return send_forgotten(shard->setup.setup());
     keep_pull(*stream, asker, pull, keys);
   }
 
@@ -453,7 +352,7 @@ struct Lane::Impl {
       return send_pulled(asker, pull.stream(), pull.epoch(), pull.seq(), before->rows);
     }
     if (shard->streams.is_bsp() && !is_planted(PlantedBug::kRepeatReadsNewRows)) {
-      return send_forgotten();
+      return send_forgotten(shard->setup.setup());
     }
     read_and_send(asker, pull, keys);
   }
@@ -657,10 +556,10 @@ struct Lane::Impl {
     begun_generation = save.generation();
     saved.reset();
     if (copying) copying->interrupt();
+    if (moving) moving->interrupt();
     wire::Saved result;
     result.set_generation(save.generation());
-    add_positions(result);
-    for (const auto& table : shard->tables) result.add_table_steps(table->step());
+    shard->add_positions(result);
     writing = std::make_shared<Writing>(*shard, storage, save, std::move(result), options, now);
     send_flipped();
     write_on();
@@ -713,6 +612,7 @@ struct Lane::Impl {
     }
     write_on();
     copy_on();
+    move_on();
     if (is_ready()) advance();
   }
 
@@ -723,7 +623,7 @@ struct Lane::Impl {
 
   // Nothing is applied for now.
   bool is_held() const {
-    return is_waiting_for_storage() || (copying && copying->holds_pushes()) ||
+    return is_waiting_for_storage() || (copying && copying->is_last()) ||
            (mirror && mirror->is_full());
   }
 
@@ -747,7 +647,7 @@ struct Lane::Impl {
     }
     mirror = std::make_unique<MirrorSender>(transport, back.peer(), options.cluster,
                                             shard->setup.setup(), back.copy());
-    copying = std::make_unique<Copying>(shard->tables);
+    copying = std::make_unique<Copying>(shard->tables, Copying::Last::kAtOnce);
     copy_on();
   }
 
@@ -760,13 +660,19 @@ struct Lane::Impl {
 
   void copy_on() {
     if (!copying || writing) return;
-    copying->send_some(now, *mirror);
+    CutReader::Piece piece;
+    while (mirror->open() < Copying::kOpenMax && copying->next(piece)) {
+      if (piece.records.empty()) continue;
+      wire::Header h;
+      wire::Rows& rows = *h.mutable_rows();
+      rows.set_table(piece.table);
+      mirror->send(now, std::move(h), rows, {piece.records.release()});
+    }
     if (!copying->is_over() || mirror->is_full()) return;
     copying.reset();
     wire::Header h;
     wire::Mirror& body = *h.mutable_mirror();
-    add_positions(body);
-    for (const auto& table : shard->tables) body.add_table_steps(table->step());
+    shard->add_positions(body);
     mirror->send(now, std::move(h), body, {}, [this] {
       is_in_step = true;
       send_in_step();
@@ -806,6 +712,7 @@ struct Lane::Impl {
 
   void on_replicated(const net::Message& message) {
     const wire::Replicated& body = message.header.replicated();
+    if (moving && moving->on_taken(now, message.peer, body)) return move_on();
     if (!serves() || body.setup() != shard->setup.setup()) return;
     if (!mirror || message.peer != mirror->peer() || body.copy() != mirror->copy()) return;
     if (body.deposed()) return stand_down();
@@ -817,17 +724,90 @@ struct Lane::Impl {
   // The backup serves now, and this lane was asleep: what it has is worth nothing.
   void stand_down() {
     LOG(WARNING) << options.name << ": the backup has taken over";
-    writing.reset();
-    drop_backup();
-    waiting.clear();
+    forget_shard();
     shard.reset();
     send_hello();
   }
 
-  void send_forgotten() {
+  void send_forgotten(std::uint64_t setup) {
     wire::Header h = header(0);
-    h.mutable_forgotten()->set_setup(shard->setup.setup());
+    h.mutable_forgotten()->set_setup(setup);
     transport.send(net::kSchedulerName, h);
+  }
+
+  // --- other lanes than before ---
+
+  void on_move(const net::Message& message) {
+    const wire::Move& order = message.header.move();
+    if (order.next().incarnation() != options.incarnation) return send_hello();
+    if (order.move() < last_move || is_loading) return;
+    if (shard != nullptr && (!serves() || order.setup() != shard->setup.setup())) return;
+    if (order.next().lanes() == 0) {  // it is off
+      if (moving) drop_later(moving->take());
+      moving.reset();
+    } else if (order.move() > last_move) {
+      begin_move(order);
+    } else if (moving) {
+      moving->on_order(order);
+    }
+    last_move = order.move();
+    if (!moving) return;
+    move_on();
+    send_moved();
+  }
+
+  void begin_move(const wire::Move& order) {
+    moving.reset();
+    const std::uint32_t lanes = order.next().lanes();
+    Status status = check_setup(order.next(), std::min(options.index, lanes - 1));
+    if (status.ok() && order.endpoints_size() != static_cast<int>(lanes)) {
+      status = invalid("a move without endpoints");
+    }
+    if (!status.ok()) return fail(std::move(status));
+    told_stage = wire::MOVING;
+    moving =
+        std::make_unique<Moving>(transport, order, options.cluster, options.index, shard.get());
+    if (status = moving->connect(order); !status.ok()) {
+      LOG(WARNING) << options.name << ": " << status.message();
+      moving.reset();
+    }
+  }
+
+  void move_on() {
+    if (!moving || writing) return;
+    moving->send_some(now);
+    if (moving->stage() > told_stage) send_moved();
+  }
+
+  void send_moved() {
+    told_stage = moving->stage();
+    wire::Header h = header(0);
+    h.mutable_moved()->set_move(moving->number());
+    h.mutable_moved()->set_stage(told_stage);
+    transport.send(net::kSchedulerName, h);
+  }
+
+  // From here on what the move has gathered is this lane's.
+  void take_over(const wire::LaneSetup& setup) {
+    if (!moving || moving->number() != setup.move() || !moving->is_whole()) {
+      return send_forgotten(setup.setup());
+    }
+    std::unique_ptr<Shard> next = moving->take();
+    last_setup = id_of(setup);
+    forget_shard();
+    drop_later(std::exchange(shard, std::move(next)));
+    shard->setup = setup;
+    for (std::uint32_t s = 0; s < shard->streams.size(); ++s) {
+      shard->streams[s].fence(setup.first_epoch());
+    }
+    send_ready();
+  }
+
+  // Giving much memory back takes time.
+  void drop_later(std::unique_ptr<Shard> old) {
+    if (old == nullptr) return;
+    executor.submit([old = std::shared_ptr<Shard>(std::move(old))]() mutable { old.reset(); },
+                    [] {});
   }
 
   // --- the backup itself ---
@@ -835,6 +815,11 @@ struct Lane::Impl {
   // Rows, Mirror or Replicate of the lane that serves.
   template <class Body>
   void on_mirrored(const net::Message& message, const Body& body) {
+    wire::Header answer = header(0);
+    if (moving && moving->receive(message, answer)) {
+      move_on();
+      return transport.send(message.peer, answer);
+    }
     if (!is_ready() || body.setup() != shard->setup.setup()) return;
     if (shard->is_backup) {
       shard->received.receive(body.copy(), body.number(), message,
@@ -860,29 +845,12 @@ struct Lane::Impl {
   }
 
   Status take_rows(const wire::Rows& rows, const std::vector<Buffer>& frames) {
-    if (rows.table() >= shard->tables.size() || frames.size() != 1) {
-      return invalid("rows of no table");
-    }
     shard->is_complete = false;
-    Table& table = *shard->tables[rows.table()];
-    return PackedRecords::visit(
-        {frames[0].data(), frames[0].size()},
-        [&](const checkpoint::Record& record) { return table.restore(record, true); });
+    return shard->take_rows(rows.table(), frames);
   }
 
   Status take_positions(const wire::Mirror& mirror) {
-    if (mirror.table_steps_size() != static_cast<int>(shard->tables.size())) {
-      return invalid("steps of other tables");
-    }
-    for (int t = 0; t < mirror.table_steps_size(); ++t) {
-      if (mirror.table_steps(t) > RowStore::kStepMax) return invalid("an impossible step");
-      shard->tables[t]->set_step(mirror.table_steps(t));
-    }
-    std::vector<wire::StreamApplied> positions(mirror.applied().begin(), mirror.applied().end());
-    RETURN_IF_ERROR(resume_streams("the lane that serves", positions, shard->streams));
-    for (const wire::StreamApplied& position : positions) {
-      shard->streams[position.stream()].epoch = position.epoch();
-    }
+    RETURN_IF_ERROR(shard->take_positions(mirror));
     shard->is_complete = true;
     return {};
   }
@@ -965,6 +933,8 @@ struct Lane::Impl {
         return on_back(message);
       case wire::Header::kPromote:
         return on_promote(message.header.promote());
+      case wire::Header::kMove:
+        return on_move(message);
       case wire::Header::kStop:
         return on_stop(message);
       default:
@@ -1014,6 +984,8 @@ struct Lane::Impl {
     }
     if (mirror && !is_stopping) mirror->on_timer(now);
     write_on();
+    if (moving && !is_stopping) moving->on_timer(now);
+    if (!is_stopping) move_on();
     if (is_stopping || now < word_due()) return;
     next_word = now + (is_settled() ? options.scheduler_silence / 8 : options.hello_every);
     speak();
@@ -1023,7 +995,9 @@ struct Lane::Impl {
     if (is_stopping) return kNever;
     if (!has_started) return TimePoint{};
     const TimePoint mirror_due = mirror ? mirror->next_timer() : kNever;
-    return std::min({mirror_due, write_due(), word_due(), last_heard + options.scheduler_silence});
+    const TimePoint moving_due = moving && !writing ? moving->next_timer() : kNever;
+    return std::min({mirror_due, moving_due, write_due(), word_due(),
+                     last_heard + options.scheduler_silence});
   }
 
   std::uint64_t rows() const {

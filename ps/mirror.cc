@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "common/planted_bug.h"
+
 namespace meander::ps {
 
 void MirrorSender::on_taken(TimePoint now, std::uint64_t number) {
@@ -25,8 +27,10 @@ void MirrorSender::on_timer(TimePoint now) {
 void Copying::begin_round() {
   now_.clear();
   for (const auto& table : tables_) now_.push_back(table->step());
-  reader_ = std::make_unique<CutReader>(tables_, from_);
   round_bytes_ = 0;
+  if (is_ordered_ && is_planted(PlantedBug::kLastRoundSkipped)) from_ = now_;
+  is_last_ = is_ordered_ || (is_near_ && last_ == Last::kAtOnce);
+  reader_ = std::make_unique<CutReader>(tables_, from_);
 }
 
 void Copying::end_round() {
@@ -34,24 +38,20 @@ void Copying::end_round() {
   from_ = now_;
   ++rounds_;
   is_over_ = is_last_;
-  is_last_ = round_bytes_ <= kLastRoundBytes || rounds_ >= kRoundsMax;
+  is_near_ = is_near_ || round_bytes_ <= kLastRoundBytes || rounds_ >= kRoundsMax;
+  is_resting_ = is_near_ && last_ == Last::kOnOrder && !is_ordered_;
 }
 
-void Copying::send_some(TimePoint now, MirrorSender& sender) {
-  while (!is_over_ && !sender.is_full()) {
+bool Copying::next(CutReader::Piece& piece) {
+  while (!is_over_ && !is_resting_) {
     if (reader_ == nullptr) begin_round();
-    CutReader::Piece piece;
-    if (!reader_->next(piece)) {
-      end_round();
-      continue;
+    if (reader_->next(piece)) {
+      round_bytes_ += piece.records.bytes();
+      return true;
     }
-    if (piece.records.empty()) continue;
-    round_bytes_ += piece.records.bytes();
-    wire::Header header;
-    wire::Rows& rows = *header.mutable_rows();
-    rows.set_table(piece.table);
-    sender.send(now, std::move(header), rows, {piece.records.release()});
+    end_round();
   }
+  return false;
 }
 
 void MirrorReceiver::receive(std::uint64_t copy, std::uint64_t number, const net::Message& message,

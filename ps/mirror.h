@@ -33,7 +33,7 @@ class MirrorSender {
   std::uint64_t copy() const { return copy_; }
   const std::string& peer() const { return peer_; }
   bool is_full() const { return open_.size() >= kOpenMax; }
-  bool is_empty() const { return open_.empty(); }
+  std::size_t open() const { return open_.size(); }
   // Sends Rows, Mirror or Replicate: `body` is the header's, which gets set-up, copy and number.
   // `taken` is called when the backup has it (may be empty).
   template <class Body>
@@ -67,26 +67,40 @@ class MirrorSender {
   TimePoint due_ = kNever;
 };
 
-// Sends a backup all rows of a lane while these change: first all of them, then in rounds what was
-// touched meanwhile, until a round is small; the last round is taken while pushes wait. Uses the
-// tables' cut, so a generation on its way to storage is waited for, and one that begins ends a
+// Hands out all records of a lane while these change: first all of them, then in rounds what was
+// touched meanwhile, until a round is small; the last round is taken while nothing is pushed. Uses
+// the tables' cut, so a generation on its way to storage is waited for, and one that begins ends a
 // round, which is then taken again.
 class Copying {
  public:
   static constexpr std::size_t kLastRoundBytes = std::size_t{2} << 20;
-  static constexpr int kRoundsMax = 20;  // then the next one is the last, however large
+  static constexpr int kRoundsMax = 20;       // then it is near, however large they are
+  static constexpr std::size_t kOpenMax = 8;  // pieces on their way: pushes come between
 
-  explicit Copying(Tables& tables) : tables_(tables) {}
+  // When is_near(), the last round follows at once, or when it is ordered.
+  enum class Last { kAtOnce, kOnOrder };
+  Copying(Tables& tables, Last last) : tables_(tables), last_(last) {}
+
+  // A round was small.
+  bool is_near() const { return is_near_; }
   // The last round: no push may be applied until it is over.
-  bool holds_pushes() const { return is_last_; }
-  // All rows are sent, and nothing has changed since.
+  bool is_last() const { return is_last_; }
+  // All records are handed out, and nothing has changed since.
   bool is_over() const { return is_over_; }
-  // Sends what fits. Not while somebody else uses the tables' cut.
-  void send_some(TimePoint now, MirrorSender& sender);
+  // One more round, if it is near and waits for its order.
+  void again() { is_resting_ = false; }
+  // From now on nothing is pushed: what is under way, then the last round.
+  void order_last() {
+    is_ordered_ = true;
+    is_resting_ = false;
+  }
+  // The next piece, which may be empty. False: for now there is none. Not while somebody else uses
+  // the tables' cut.
+  bool next(CutReader::Piece& piece);
   // Somebody else takes the tables' cut.
   void interrupt() {
     reader_.reset();
-    is_last_ = false;
+    is_last_ = is_resting_ = is_near_ = false;
   }
 
  private:
@@ -94,10 +108,12 @@ class Copying {
   void end_round();
 
   Tables& tables_;
+  const Last last_;
   std::unique_ptr<CutReader> reader_;      // of the round under way
   std::vector<std::uint64_t> from_, now_;  // by table: steps after which, and up to which it goes
   std::size_t round_bytes_ = 0;
   int rounds_ = 0;
+  bool is_near_ = false, is_resting_ = false, is_ordered_ = false;
   bool is_last_ = false, is_over_ = false;
 };
 

@@ -9,6 +9,13 @@
 
 namespace meander::scheduler {
 
+void Cut::set_lanes(std::uint32_t lanes) {
+  CHECK(phase_ == kNone || phase_ == kDrained);
+  flipped_.assign(lanes, 0);
+  saved_.assign(lanes, std::nullopt);
+  next_save_.assign(lanes, TimePoint{});
+}
+
 void Cut::start(std::size_t streams) {
   CHECK_EQ(phase_, kNone);
   phase_ = kPausing;

@@ -28,6 +28,9 @@ class Cut {
         next_save_(lanes),
         next_word_(workers) {}
 
+  // There are so many lanes now. Not while a generation is under way.
+  void set_lanes(std::uint32_t lanes);
+
   Phase phase() const { return phase_; }
   // While workers are held up for it; 0: they are not.
   std::uint64_t number() const { return phase_ > kNone && phase_ < kWriting ? number_ : 0; }

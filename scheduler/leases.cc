@@ -2,6 +2,7 @@
 #include "scheduler/leases.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/check.h"
 #include "common/planted_bug.h"
@@ -12,6 +13,14 @@ std::uint64_t Leases::reset() {
   std::ranges::fill(leases_, Lease{});
   patience_.reset();
   if (is_planted(PlantedBug::kEpochsStartAgain)) last_epoch_ = 0;
+  return ++last_epoch_;
+}
+
+std::uint64_t Leases::move_to(std::uint32_t lanes) {
+  lanes_ = lanes;
+  std::vector<Lease> before = std::exchange(leases_, std::vector<Lease>(leases_.size()));
+  for (std::size_t i = 0; i < leases_.size(); ++i) leases_[i].progress = before[i].progress;
+  patience_.reset();
   return ++last_epoch_;
 }
 
@@ -168,10 +177,7 @@ void Leases::revoke_all(std::uint32_t worker) {
 
 // A worker that came back without a stream gets one from a worker that holds several.
 void Leases::rebalance(const std::vector<WorkerMember>& workers, std::uint64_t setup) {
-  const bool is_settled = std::ranges::all_of(leases_, [](const Lease& lease) {
-    return lease.state == Lease::kHeld || lease.state == Lease::kEnded;
-  });
-  if (!is_settled) return;
+  if (!all_held()) return;
   const std::vector<std::uint32_t> held = load(workers.size());
   for (std::uint32_t idle = 0; idle < workers.size(); ++idle) {
     if (held[idle] > 0 || !workers[idle].is_ready(setup)) continue;
@@ -184,6 +190,12 @@ void Leases::rebalance(const std::vector<WorkerMember>& workers, std::uint64_t s
     if (chosen != nullptr) chosen->state = Lease::kFree;
     return;
   }
+}
+
+bool Leases::all_held() const {
+  return std::ranges::all_of(leases_, [](const Lease& lease) {
+    return lease.state == Lease::kHeld || lease.state == Lease::kEnded;
+  });
 }
 
 bool Leases::all_ended() const {

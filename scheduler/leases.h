@@ -50,6 +50,8 @@ class Leases {
   void await_claims(Duration patience);
   // After a set-up: nobody holds anything. Returns the epoch that lanes begin with.
   std::uint64_t reset();
+  // The same for a set-up that goes on where the one before was, with so many lanes.
+  std::uint64_t move_to(std::uint32_t lanes);
   // One round. `cut`: the one that is going on, 0 for none.
   void drive(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup,
              std::uint64_t cut);
@@ -60,7 +62,8 @@ class Leases {
 
   const std::vector<Lease>& all() const { return leases_; }
   bool all_ended() const;
-  double done() const;  // share of all streams
+  bool all_held() const;  // or ended
+  double done() const;    // share of all streams
 
  private:
   void settle_claims(Post& post, const std::vector<WorkerMember>& workers, std::uint64_t setup);

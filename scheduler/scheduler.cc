@@ -8,6 +8,7 @@
 
 #include "checkpoint/generation.h"
 #include "common/check.h"
+#include "common/partition.h"
 #include "common/planted_bug.h"
 #include "scheduler/backups.h"
 #include "scheduler/cut.h"
@@ -18,6 +19,7 @@
 #include "scheduler/leases.h"
 #include "scheduler/members.h"
 #include "scheduler/post.h"
+#include "scheduler/scaling.h"
 
 namespace meander::scheduler {
 namespace {
@@ -40,9 +42,8 @@ std::string whole_seconds(Duration d) { return std::to_string(std::lround(second
 
 // The run, as far as what is in the journal depends on it.
 std::string identity(const SchedulerOptions& options) {
-  return options.model + "\n" + std::to_string(options.lanes) + " lanes, " +
-         std::to_string(options.workers) + " workers, " + std::to_string(options.streams) +
-         " streams\n" + options.job;
+  return options.model + "\n" + std::to_string(options.workers) + " workers, " +
+         std::to_string(options.streams) + " streams\n" + options.job;
 }
 
 std::string encode(const Accumulator& sums) {
@@ -73,6 +74,8 @@ struct Scheduler::Impl {
   void acknowledge(std::uint32_t worker, std::uint64_t number);
 
   void on_message(TimePoint now, const net::Message& message);
+  void on_scale(TimePoint now, const net::Message& message);
+  Status scale(std::uint32_t wanted);
   void on_failure(const std::string& peer, const wire::Failure& failure);
   void on_lane(TimePoint now, std::uint32_t index, const net::Message& message);
   void on_lane_hello(TimePoint now, std::uint32_t index, const wire::Hello& hello);
@@ -93,6 +96,12 @@ struct Scheduler::Impl {
   void drive_workers();
   void drive_training(TimePoint now);
   void drive_cut(TimePoint now);
+  void begin_cut(TimePoint now);
+  void drive_scaling(TimePoint now);
+  void drive_change(TimePoint now);
+  void change_over();
+  void set_lane_count(std::uint32_t count);
+  void close_pause(TimePoint now);
   void drive_evaluation();
   void drive_stop();
 
@@ -116,7 +125,7 @@ struct Scheduler::Impl {
   bool all_trained() const { return !options.train || (leases.all_ended() && is_saved()); }
   bool is_saved() const { return !generations.is_writing() || generations.is_final(); }
 
-  const SchedulerOptions options;
+  SchedulerOptions options;  // `lanes` as many as there are now
   const Clock& clock;
   Post post;
   std::vector<LaneMember> lanes;
@@ -126,6 +135,7 @@ struct Scheduler::Impl {
   Generations generations;
   Leases leases;
   Cut cut;
+  Scaling scaling;
   Evaluation evaluation;
   Accumulator training;
 
@@ -147,6 +157,17 @@ struct Scheduler::Impl {
   bool has_been_set_up = false;                       // all lanes have done the present set-up
   bool has_begun = false;                             // all roles were there once
   bool stop_requested = false;
+  std::uint64_t counted_from = 1;  // set-ups whose metrics count: this and later ones
+  std::uint64_t move = 0;          // the set-up's rows are those of this one; 0: they are not
+  std::uint32_t scalings = 0;
+  bool is_cut_for_lanes = false;  // the present one is not for a generation,
+  std::uint64_t cut_move = 0;     // but for this move
+  // Of the last change of lanes: when it was asked for, and when workers were told to pause.
+  TimePoint asked_at{}, pause_began = kNever;
+  double copy_s = 0, pause_s = 0, pause_batches = 0, batches_per_s = 0;
+  // Since when all streams have been trained, and batches until then.
+  TimePoint rate_since = kNever;
+  std::uint64_t batches_before = 0;
   // Of the generation that is being written.
   Accumulator saved_training;
   std::uint64_t base_generation = 0;  // 0: it is full
@@ -170,12 +191,12 @@ Scheduler::Impl::Impl(SchedulerOptions scheduler_options, net::Transport& transp
       backups(options.lanes, options.replicas),
       generations(storage, options.checkpoint_dir, options.keep),
       leases(options.streams, options.lanes),
-      cut(options.lanes, options.workers, options.staleness >= 0) {
+      cut(options.lanes, options.workers, options.staleness >= 0),
+      scaling(options.join, options.lease) {
   CHECK(options.lanes > 0 && options.workers > 0 && options.streams > 0);
-  for (std::uint32_t i = 0; i < lanes.size(); ++i) {
-    lanes[i].name = net::lane_name(i);
-    lane_index[lanes[i].name] = i;
-    if (backups.are_wanted()) backup_index[backups.member(i).name] = i;
+  set_lane_count(options.lanes);
+  for (std::uint32_t i = 0; i < lanes.size() && backups.are_wanted(); ++i) {
+    backup_index[backups.member(i).name] = i;
   }
   for (std::uint32_t i = 0; i < workers.size(); ++i) {
     workers[i].name = net::worker_name(i);
@@ -210,6 +231,7 @@ Status Scheduler::Impl::take_up(Storage& storage) {
   cut.count_from(base);
   leases.count_from(base);
   backups.count_from(base);
+  scaling.count_from(base);
   lanes_version = base;
   first_epoch = leases.reset();
   is_successor = !taken.value().is_empty && taken.value().state.identity() == identity(options);
@@ -242,6 +264,14 @@ Status Scheduler::Impl::go_on(Storage& storage, const JournalContents& from) {
   generations.abandon_begun(state.generation());
   training = from.training;
   setup = state.setup();
+  counted_from = std::max<std::uint64_t>(1, state.counted_from());
+  move = state.move();
+  if (state.lanes() != 0) {
+    lanes.resize(state.lanes());
+    set_lane_count(state.lanes());
+    first_epoch = leases.move_to(state.lanes());
+  }
+  if (state.wanted_lanes() != 0) scaling.want(state.wanted_lanes());
   has_been_set_up = state.is_set_up();
   has_begun = state.has_begun();
   rollbacks = state.rollbacks();
@@ -284,6 +314,10 @@ journal::Record Scheduler::Impl::everything() const {
   backups.note(state);
   state.set_began_ms(began_ms);
   state.set_samples_before(samples_before);
+  state.set_lanes(options.lanes);
+  state.set_wanted_lanes(scaling.target());
+  state.set_move(move);
+  state.set_counted_from(counted_from);
   for (std::uint32_t w = 0; w < workers.size(); ++w) {
     for (const auto& [incarnation, number] : workers[w].counted) {
       journal::Counted& counted = *state.add_counted();
@@ -348,12 +382,18 @@ void Scheduler::Impl::acknowledge(std::uint32_t worker, std::uint64_t number) {
 
 void Scheduler::Impl::on_message(TimePoint now, const net::Message& message) {
   const wire::Header& header = message.header;
-  const bool is_first_word = header.has_hello() && header.cluster() == 0;
+  const bool is_first_word = (header.has_hello() || header.has_scale()) && header.cluster() == 0;
   if (header.cluster() != post.cluster() && !is_first_word) return;
   if (header.term() > post.term()) return give_way();
-  if (header.has_failure()) return on_failure(message.peer, header.failure());
+  if (header.has_scale()) return on_scale(now, message);
   const std::string& peer = post.process(message.peer);
-  if (const auto lane = lane_index.find(peer); lane != lane_index.end()) {
+  const bool is_member =
+      lane_index.contains(peer) || backup_index.contains(peer) || worker_index.contains(peer);
+  if (!is_member) {
+    scaling.on_stranger(post, peer, header);
+  } else if (header.has_failure()) {
+    on_failure(message.peer, header.failure());
+  } else if (const auto lane = lane_index.find(peer); lane != lane_index.end()) {
     on_lane(now, lane->second, message);
   } else if (const auto backup = backup_index.find(peer); backup != backup_index.end()) {
     backups.on_message(now, backup->second, header, setup);
@@ -394,13 +434,14 @@ void Scheduler::Impl::on_lane(TimePoint now, std::uint32_t index, const net::Mes
     backups.on_in_step(index, header.in_step(), setup);
   }
   if (header.has_forgotten() && header.forgotten().setup() == setup && !is_stopping()) {
-    LOG(WARNING) << lane.name << " was asked for rows that only the process before had given";
+    LOG(WARNING) << lane.name << " does not have rows that it should";
     roll_back();
   }
   if (header.has_flipped() && header.flipped().setup() == setup) {
     cut.on_flipped(index, header.flipped());
   }
   if (header.has_saved()) cut.on_saved(index, header.saved());
+  if (header.has_moved()) scaling.on_moved(lane.name, header.moved());
 }
 
 void Scheduler::Impl::on_lane_hello(TimePoint now, std::uint32_t index, const wire::Hello& hello) {
@@ -429,6 +470,8 @@ void Scheduler::Impl::on_lane_hello(TimePoint now, std::uint32_t index, const wi
   const bool holds_rows = !was_known && hello.setup() == setup;
   if (holds_rows) {
     lane.is_ready = lane.is_live = true;
+  } else if (!was_known && move != 0) {
+    // It may not have taken over yet what it holds; else it says Forgotten.
   } else if ((was_known || has_been_set_up) && !fail_over(now, index)) {
     roll_back();
   }
@@ -526,7 +569,7 @@ void Scheduler::Impl::count(std::uint32_t index, const wire::Heartbeat& heartbea
   const bool is_new = heartbeat.number() > counted;
   if (!is_new && !is_planted(PlantedBug::kHeartbeatCountedTwice)) return;
   counted = heartbeat.number();
-  if (heartbeat.setup() != setup || frames.empty()) return;
+  if (heartbeat.setup() < counted_from || frames.empty()) return;
   const Result<Accumulator> metrics = Accumulator::decode(frames[0]);
   if (!metrics.ok()) return stop(Status(metrics.status()).context(worker.name + ": metrics"));
   training.merge(metrics.value());
@@ -553,7 +596,8 @@ void Scheduler::Impl::drive(TimePoint now) {
   if (started == kNever) started = last_generation = last_live_worker = now;
   post.begin_round(now);
   if (journal && !journal->is_durable()) {
-    if (next_commit <= now) commit();
+    // A cut waits for workers whose metrics are to be durable.
+    if (next_commit <= now || cut.phase() == Cut::kDraining) commit();
     if (journal && !journal->is_durable()) post.wake_at(next_commit);
   }
   if (!is_stopping()) check_deadlines(now);
@@ -666,6 +710,7 @@ wire::LaneSetup Scheduler::Impl::lane_setup() const {
   wire::LaneSetup body = describe_to_lanes(options);
   body.set_setup(setup);
   body.set_first_epoch(first_epoch);
+  body.set_move(move);
   return body;
 }
 
@@ -675,10 +720,10 @@ void Scheduler::Impl::send_lane_setup(std::uint32_t index) {
   body = lane_setup();
   body.set_turn(backups.turn(index));
   body.set_incarnation(lanes[index].incarnation);
-  body.set_restore_dir(generations.dir());
+  if (move == 0) body.set_restore_dir(generations.dir());
   body.set_restore_positions(generations.has_positions());
   std::vector<Buffer> frames;
-  if (generations.dir().empty() && !lanes[index].is_ready) {
+  if (move == 0 && generations.dir().empty() && !lanes[index].is_ready) {
     for (const SchedulerOptions::Preset& preset : options.presets) {
       body.add_preset_tables(preset.table);
     }
@@ -724,6 +769,7 @@ void Scheduler::Impl::send_worker_setup(const WorkerMember& worker) {
       std::chrono::duration_cast<std::chrono::milliseconds>(options.heartbeat).count());
   body.set_setup(setup);
   body.set_incarnation(worker.incarnation);
+  body.set_counted_from(counted_from);
   post.send(worker.name, std::move(header));
 }
 
@@ -732,27 +778,20 @@ void Scheduler::Impl::drive_training(TimePoint now) {
   if (!all_trained()) {
     phase = cut.number() == 0 ? Progress::kTraining : Progress::kCutting;
     leases.drive(post, workers, setup, cut.number());
+    drive_scaling(now);
     drive_cut(now);
+    close_pause(now);
+  }
+  if (scaling.target() != 0 && all_trained()) {
+    scaling.give_up(post, lanes, "training is over");
   }
   if (!is_stopping() && all_trained()) drive_evaluation();
 }
 
 void Scheduler::Impl::drive_cut(TimePoint now) {
-  if (!generations.is_writing()) return;
-  if (last_generation == kNever) last_generation = now;
-  if (cut.phase() == Cut::kNone) {
-    const bool is_wanted = stop_requested || options.checkpoint_every_s > 0;
-    const TimePoint next = std::max(
-        stop_requested ? TimePoint{} : last_generation + from_seconds(options.checkpoint_every_s),
-        save_again);
-    if (leases.all_ended()) {
-      if (save_again <= now) begin_save();
-    } else if (is_wanted && next <= now) {
-      cut.start(options.streams);
-    }
-    if (leases.all_ended() || is_wanted) post.wake_at(std::max(next, save_again));
-  }
+  if (cut.phase() == Cut::kNone) begin_cut(now);
   cut.drive(post, leases, workers);
+  if (is_cut_for_lanes) return drive_change(now);
   if (cut.phase() == Cut::kDrained) {
     begin_save();
     cut.drive(post, leases, workers);
@@ -760,6 +799,33 @@ void Scheduler::Impl::drive_cut(TimePoint now) {
   if (cut.phase() >= Cut::kWriting) release_workers();
   if (cut.phase() == Cut::kSaved) complete_generation(now);
   if (cut.phase() == Cut::kFailed) on_save_failed(now, cut.failure());
+}
+
+// If it is time for one.
+void Scheduler::Impl::begin_cut(TimePoint now) {
+  is_cut_for_lanes = scaling.is_near(lanes) && !stop_requested && !leases.all_ended();
+  if (is_cut_for_lanes) {
+    pause_began = now;
+    cut_move = scaling.move();
+    copy_s = seconds(now - asked_at);
+    const double trained_s = seconds(now - rate_since);
+    if (trained_s > 0 && training.batches > batches_before) {
+      batches_per_s = double(training.batches - batches_before) / trained_s;
+    }
+    return cut.start(options.streams);
+  }
+  if (!generations.is_writing()) return;
+  if (last_generation == kNever) last_generation = now;
+  const bool is_wanted = stop_requested || options.checkpoint_every_s > 0;
+  const TimePoint next = std::max(
+      stop_requested ? TimePoint{} : last_generation + from_seconds(options.checkpoint_every_s),
+      save_again);
+  if (leases.all_ended()) {
+    if (save_again <= now) begin_save();
+  } else if (is_wanted && next <= now) {
+    cut.start(options.streams);
+  }
+  if (leases.all_ended() || is_wanted) post.wake_at(std::max(next, save_again));
 }
 
 // Every batch so far is in the generation, and no other.
@@ -779,6 +845,128 @@ void Scheduler::Impl::begin_save() {
     order.add_base_steps(base->tables(t).step() + is_planted(PlantedBug::kDeltaOffByOne));
   }
   cut.save(std::move(order));
+}
+
+Status Scheduler::Impl::scale(std::uint32_t wanted) {
+  if (wanted == 0 || wanted > kPartitions) {
+    return invalid(std::to_string(wanted) + " lanes: there may be 1 ... " +
+                   std::to_string(kPartitions));
+  }
+  const std::uint32_t coming = scaling.target() != 0 ? scaling.target() : options.lanes;
+  if (wanted == coming) {
+    if (scaling.target() == 0) scaling.want(0);  // nothing is given up any more
+    return {};
+  }
+  if (backups.are_wanted()) {
+    return invalid(
+        "lanes with backups (cluster.replicas: 1) cannot be changed while training goes on");
+  }
+  if (is_stopping() || all_trained() || leases.all_ended()) return invalid("training is over");
+  if (scaling.target() != 0) scaling.restart(post, lanes);
+  scaling.send_away(post, std::max(wanted, options.lanes));
+  scaling.want(wanted == options.lanes ? 0 : wanted);
+  asked_at = post.now();
+  note();
+  return {};
+}
+
+void Scheduler::Impl::on_scale(TimePoint now, const net::Message& message) {
+  const std::uint32_t wanted = message.header.scale().lanes();
+  Status taken;
+  if (wanted != 0) taken = scale(wanted);
+  wire::Header header;
+  header.set_request(message.header.request());
+  wire::Scaled& body = *header.mutable_scaled();
+  body.set_lanes(options.lanes);
+  body.set_wanted(scaling.target());
+  body.set_message(taken.ok() ? scaling.message(lanes) : taken.message());
+  body.set_is_refused(!taken.ok() || scaling.was_given_up());
+  const bool is_pausing = pause_began != kNever;
+  if (is_pausing && scaling.target() == 0) body.set_wanted(options.lanes);  // not over yet
+  body.set_pause_s(pause_s);
+  body.set_pause_batches(pause_batches);
+  body.set_copy_s(copy_s);
+  post.send(message.peer, std::move(header));
+}
+
+// How far other lanes are that are wanted.
+void Scheduler::Impl::drive_scaling(TimePoint now) {
+  if (const std::uint32_t target = scaling.target(); target != 0) {
+    wire::LaneSetup next = lane_setup();
+    next.set_lanes(target);
+    next.set_setup(setup + 1);
+    next.clear_move();
+    if (scaling.is_overdue(now)) scaling.restart(post, lanes);
+    scaling.drive(post, lanes, next);
+    if (scaling.target() == 0) note();  // given up
+  }
+  // Workers do not wait for a move that is not the cut's any more.
+  if (!is_cut_for_lanes || (scaling.is_moving() && scaling.move() == cut_move)) return;
+  cut.finish();
+  is_cut_for_lanes = false;
+  pause_began = kNever;
+  release_workers();
+}
+
+// All streams stand still: the lanes send what is left, and those to come take over.
+void Scheduler::Impl::drive_change(TimePoint now) {
+  const bool is_still =
+      cut.phase() == Cut::kDrained ||
+      (is_planted(PlantedBug::kMovedBeforeDrained) && cut.phase() == Cut::kDraining);
+  if (!is_still) return;
+  if (!scaling.is_finishing()) {
+    scaling.finish(now);
+    drive_scaling(now);
+  }
+  post.wake_at(now + options.lease);
+  if (scaling.is_complete(lanes)) change_over();
+}
+
+// From here on there is no way back but a roll-back, under the new number of lanes.
+void Scheduler::Impl::change_over() {
+  const std::size_t before = lanes.size();
+  move = scaling.move();
+  rate_since = kNever;
+  scaling.take_over(post, lanes);
+  ++setup;
+  ++scalings;
+  cut.finish();
+  is_cut_for_lanes = false;
+  set_lane_count(static_cast<std::uint32_t>(lanes.size()));
+  first_epoch = leases.move_to(options.lanes);
+  note();
+  if (phase == Progress::kDone) return;
+  LOG(INFO) << options.lanes << " lanes from now on, there were " << before;
+  for (LaneMember& lane : lanes) {
+    lane.is_ready = false;
+    lane.next_ask = {};
+  }
+  for (WorkerMember& worker : workers) worker.next_ask = {};
+  drive_lanes();
+}
+
+// `lanes` are so many.
+void Scheduler::Impl::set_lane_count(std::uint32_t count) {
+  options.lanes = count;
+  lane_index.clear();
+  for (std::uint32_t i = 0; i < count; ++i) {
+    lanes[i].name = net::lane_name(i);
+    lane_index[lanes[i].name] = i;
+  }
+  cut.set_lanes(count);
+}
+
+void Scheduler::Impl::close_pause(TimePoint now) {
+  if (is_cut_for_lanes || !leases.all_held()) return;
+  if (rate_since == kNever) {
+    rate_since = now;
+    batches_before = training.batches;
+  }
+  if (pause_began == kNever) return;
+  pause_s = seconds(now - pause_began);
+  pause_batches = pause_s * batches_per_s / options.streams;
+  pause_began = kNever;
+  LOG(INFO) << "all streams are trained again " << pause_s << " s after the order to pause";
 }
 
 // Lanes have taken the cut: training goes on.
@@ -849,9 +1037,13 @@ void Scheduler::Impl::roll_back() {
                        " times without a checkpoint in between: see why they end, or set "
                        "checkpoint.every_s lower"));
   }
-  ++setup;
+  counted_from = ++setup;
+  move = 0;
   first_epoch = leases.reset();
   cut.finish();
+  is_cut_for_lanes = false;
+  pause_began = rate_since = kNever;
+  scaling.restart(post, lanes);
   evaluation.reset();
   if (!is_planted(PlantedBug::kMetricsSurviveRollBack)) training = generations.metrics();
   has_workers_setup = has_been_set_up = false;
@@ -903,6 +1095,7 @@ void Scheduler::Impl::drive_stop() {
   };
   for (LaneMember& lane : lanes) ask(lane);
   for (const auto& [name, lane] : backup_index) ask(backups.member(lane));
+  for (auto& [index, lane] : scaling.spares()) ask(lane);
   for (WorkerMember& worker : workers) ask(worker);
   post.wake_at(stop_deadline);
   if (all_stopped || stop_deadline <= post.now()) phase = Progress::kDone;
@@ -925,6 +1118,12 @@ void Scheduler::on_timer(TimePoint now) { impl_->drive(now); }
 TimePoint Scheduler::next_timer() const { return finished() ? kNever : impl_->wake; }
 
 bool Scheduler::finished() const { return impl_->phase == Progress::kDone; }
+
+Status Scheduler::scale(TimePoint now, std::uint32_t lanes) {
+  Status taken = impl_->scale(lanes);
+  impl_->drive(now);
+  return taken;
+}
 
 void Scheduler::request_stop(TimePoint now) {
   Impl& impl = *impl_;
@@ -952,6 +1151,8 @@ void Scheduler::peer_died(TimePoint now, const std::string& process) {
   } else if (const auto backup = impl.backup_index.find(peer); backup != impl.backup_index.end()) {
     impl.backups.member(backup->second).bury();
     impl.backups.lose(backup->second);
+  } else {
+    impl.scaling.bury(peer);
   }
   impl.drive(now);
 }
@@ -966,6 +1167,9 @@ Progress Scheduler::progress() const {
       std::ranges::count_if(impl.lanes, [](const LaneMember& lane) { return lane.is_ready; });
   progress.workers_live = std::ranges::count_if(
       impl.workers, [](const WorkerMember& worker) { return worker.is_live; });
+  progress.lanes = impl.options.lanes;
+  progress.lanes_wanted = impl.scaling.target() != 0 ? impl.scaling.target() : impl.options.lanes;
+  progress.scalings = impl.scalings;
   progress.done = impl.leases.done();
   progress.samples = impl.training.samples;
   progress.batches = impl.training.batches;

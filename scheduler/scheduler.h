@@ -16,9 +16,9 @@
 namespace meander::scheduler {
 
 struct SchedulerOptions {
-  std::uint64_t cluster = 0;  // id of the run, drawn at start
-  std::uint64_t nonce = 0;    // of this process, for the journal
-  std::uint32_t lanes = 1;
+  std::uint64_t cluster = 0;   // id of the run, drawn at start
+  std::uint64_t nonce = 0;     // of this process, for the journal
+  std::uint32_t lanes = 1;     // at the start
   std::uint32_t replicas = 0;  // of each lane: 0, or 1 process that stands by
   std::uint32_t workers = 1;
   std::uint32_t streams = 1;            // logical streams: one per worker of the job
@@ -58,7 +58,10 @@ struct SchedulerOptions {
 struct Progress {
   enum Phase { kJoining, kTraining, kCutting, kEvaluating, kStopping, kDone } phase = kJoining;
   std::uint32_t lanes_ready = 0, workers_live = 0;
-  double done = 0;  // share of all streams
+  std::uint32_t lanes = 0;         // that there are now
+  std::uint32_t lanes_wanted = 0;  // that there are to be
+  std::uint32_t scalings = 0;      // how often their number has changed
+  double done = 0;                 // share of all streams
   std::uint64_t samples = 0, batches = 0;
   std::uint64_t generation = 0;
   std::uint32_t lost_workers = 0;
@@ -87,6 +90,8 @@ class Scheduler final : public net::Node {
   TimePoint next_timer() const override;
   bool finished() const override;
 
+  // So many lanes from now on, while training goes on. Error: why not.
+  Status scale(TimePoint now, std::uint32_t lanes);
   // Cut, checkpoint, stop: Ctrl-C. status() will be kInterrupted.
   void request_stop(TimePoint now);
   // The process behind a peer has died (the launcher saw it): no need to wait for the lease to end.

@@ -22,12 +22,13 @@ struct Pipeline::Run {
   bool read_only = false;
   std::uint32_t slice = 0, slices = 0;
   std::unique_ptr<BatchSource> source;  // null until it is opened
-  std::uint64_t next_build = 0;         // seq
-  std::uint64_t started = 0;            // first seq whose pull was not sent
-  std::uint64_t acked = 0;              // first seq not acknowledged
-  std::uint64_t end = 0;                // one past the last seq; known once opened
-  std::uint64_t until = 0;              // while paused: seqs below may start
-  StepPtr building;                     // null: none
+  std::shared_ptr<const PartitionMap> lanes;
+  std::uint64_t next_build = 0;  // seq
+  std::uint64_t started = 0;     // first seq whose pull was not sent
+  std::uint64_t acked = 0;       // first seq not acknowledged
+  std::uint64_t end = 0;         // one past the last seq; known once opened
+  std::uint64_t until = 0;       // while paused: seqs below may start
+  StepPtr building;              // null: none
   bool dropped = false, ended = false;
   bool end_taken = false, end_arrived = false;  // with the metrics
   double progress = 0;
@@ -52,11 +53,13 @@ Pipeline::Pipeline(const WorkerOptions& options, const nn::Graph& graph, OpenStr
 Pipeline::~Pipeline() = default;
 
 Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& lane_endpoints) {
-  for (const auto& [stream, run] : streams_) run->dropped = true;
+  for (const auto& [stream, run] : streams_) {
+    run->dropped = true;
+    former_[stream] = run;
+  }
   streams_.clear();
   if (slice_) slice_->dropped = true;
   slice_ = nullptr;
-  metrics_.clear();
   fenced_.clear();
   paused_ = false;
   client_ = std::make_unique<ps::Client>(
@@ -72,12 +75,10 @@ Status Pipeline::set_up(std::uint64_t cluster, const std::vector<std::string>& l
           .pushed = [this](TimePoint, ps::BatchId id) { pushed(id); },
           .fenced = [this](TimePoint, std::uint32_t stream) { fenced_.push_back(stream); }});
   RETURN_IF_ERROR(client_->set_lanes(lane_endpoints));
-  // The number of lanes is the run's, so batches being built or computed are still cut right.
-  if (partitions_.lanes() == 0) {
-    partitions_ = client_->partitions();
-    trainer_.set_partitions(partitions_);
+  if (partitions_ == nullptr || partitions_->lanes() != lane_endpoints.size()) {
+    partitions_ = std::make_shared<const PartitionMap>(client_->partitions());
+    is_regrouped_ = false;
   }
-  CHECK_EQ(partitions_.lanes(), lane_endpoints.size());
   lane_endpoints_ = lane_endpoints;
   return {};
 }
@@ -99,6 +100,7 @@ void Pipeline::lease(std::uint32_t stream, std::uint64_t epoch, std::uint64_t ne
   run->stream = stream;
   run->epoch = epoch;
   run->next_build = run->started = run->acked = next;
+  run->lanes = partitions_;
   streams_[stream] = run;
 }
 
@@ -172,6 +174,7 @@ void Pipeline::evaluate(std::uint32_t slice, std::uint32_t slices) {
   slice_->read_only = true;
   slice_->slice = slice;
   slice_->slices = slices;
+  slice_->lanes = partitions_;
 }
 
 const Accumulator* Pipeline::evaluation() const {
@@ -191,6 +194,7 @@ void Pipeline::advance(TimePoint now) {
   if (!client_) return;
   if (client_->next_timer() <= now) client_->on_timer(now);
   drop_fenced();
+  if (!has_lanes()) return;
   // With an executor that works at once, each round may finish work for the next.
   do {
     work_done_ = false;
@@ -206,6 +210,16 @@ void Pipeline::advance(TimePoint now) {
     }
   } while (work_done_);
   in_turn_.clear();
+}
+
+// False: a step of other lanes is still being computed.
+bool Pipeline::has_lanes() {
+  if (is_regrouped_) return true;
+  work_done_ = false;
+  if (computing_) return false;
+  trainer_.set_partitions(*partitions_);
+  is_regrouped_ = true;
+  return true;
 }
 
 // Every run, beginning behind the one that was computed last.
@@ -242,13 +256,19 @@ bool Pipeline::may_start(const Run& run, std::uint64_t seq) const {
 
 void Pipeline::open(const RunPtr& run) {
   if (run->source || opening_) return;
+  if (const auto former = former_.find(run->stream); former != former_.end() && !run->read_only) {
+    if (former->second->building) return;  // soon
+    Run& before = *former->second;
+    if (before.source) opened(*run, std::move(before.source));
+    former_.erase(former);
+    if (run->source) return;
+  }
   opening_ = true;
   using Opened = Result<std::unique_ptr<BatchSource>>;
   auto source = std::make_shared<Opened>(nullptr);
   executor_.submit(
       [this, run, source] {
-        *source = run->read_only ? open_slice_(run->slice, run->slices, partitions_)
-                                 : open_stream_(run->stream, partitions_);
+        *source = run->read_only ? open_slice_(run->slice, run->slices) : open_stream_(run->stream);
       },
       [this, run, source] {
         opening_ = false;
@@ -288,7 +308,7 @@ void Pipeline::build(const RunPtr& run) {
 void Pipeline::fill(Run& run, Step& step) {
   step.status = {};
   if (step.id.seq < run.source->batches()) {
-    step.status = run.source->build(step.id.seq, step.batch);
+    step.status = run.source->build(step.id.seq, *run.lanes, step.batch);
   } else {
     step.batch.samples = 0;
     step.batch.progress = 1;

@@ -26,7 +26,7 @@ class Pipeline {
            Collective* collective);
   ~Pipeline();
 
-  // Forgets every stream and number and works with these lanes from now on.
+  // Forgets every stream and works with these lanes from now on.
   Status set_up(std::uint64_t cluster, const std::vector<std::string>& lane_endpoints);
   // Where the lanes are now; those that are elsewhere than before are asked for all that they owe.
   Status relocate(TimePoint now, const std::vector<std::string>& lane_endpoints);
@@ -45,6 +45,7 @@ class Pipeline {
   // Metrics of the batches acknowledged by every lane since the last call.
   Accumulator take_metrics();
   bool has_metrics() const { return metrics_.batches > 0; }
+  void forget_metrics() { metrics_.clear(); }
   // A stream has ended since the last take_metrics().
   bool has_end() const;
   // What was last taken has arrived. True: so progress() now says that some stream has ended.
@@ -70,6 +71,7 @@ class Pipeline {
   StepPtr new_step();
   Run* find(const ps::BatchId& id);
   void list_in_turn();
+  bool has_lanes();
   void drop(const RunPtr& run);
   bool may_start(const Run& run, std::uint64_t seq) const;
   void open(const RunPtr& run);
@@ -95,8 +97,12 @@ class Pipeline {
   Trainer trainer_;
   std::vector<std::string> lane_endpoints_;
   std::unique_ptr<ps::Client> client_;
-  PartitionMap partitions_;
+  // Of the present lanes; a step that is worked on may be of the lanes before.
+  std::shared_ptr<const PartitionMap> partitions_;
+  bool is_regrouped_ = false;  // the trainer knows them
   std::map<std::uint32_t, RunPtr> streams_;
+  // Streams of the set-up before: their sources need not be opened again.
+  std::map<std::uint32_t, RunPtr> former_;
   RunPtr slice_;
   std::vector<std::uint32_t> fenced_;  // streams that a lane says are another's
   std::uint64_t slices_opened_ = 0;

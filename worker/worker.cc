@@ -116,11 +116,15 @@ void Worker::Impl::on_scheduler(TimePoint now, const wire::Header& header) {
 
 void Worker::Impl::on_set_up(TimePoint now, const wire::WorkerSetup& body) {
   if (body.incarnation() != options.incarnation || body.setup() <= setup) return;
+  const bool was_rolled_back = setup < body.counted_from();
   setup = body.setup();
   lanes_version = 0;
   heartbeat_every = std::chrono::milliseconds(std::max(1u, body.heartbeat_ms()));
-  metrics_frames.clear();
-  is_acknowledged = true;
+  if (was_rolled_back) {
+    metrics_frames.clear();
+    is_acknowledged = true;
+    pipeline.forget_metrics();
+  }
   paused = running_to = is_evaluating = false;
   const Status connected =
       pipeline.set_up(cluster, {body.lane_endpoints().begin(), body.lane_endpoints().end()});

@@ -22,13 +22,13 @@ class BatchSource {
  public:
   virtual ~BatchSource() = default;
   virtual std::uint64_t batches() const = 0;
-  virtual Status build(std::uint64_t seq, data::Batch& batch) = 0;
+  // Keys are grouped by `lanes`.
+  virtual Status build(std::uint64_t seq, const PartitionMap& lanes, data::Batch& batch) = 0;
 };
 // A training stream, or a slice of the held-out part.
-using OpenStream =
-    std::function<Result<std::unique_ptr<BatchSource>>(std::uint32_t stream, const PartitionMap&)>;
-using OpenSlice = std::function<Result<std::unique_ptr<BatchSource>>(
-    std::uint32_t slice, std::uint32_t slices, const PartitionMap&)>;
+using OpenStream = std::function<Result<std::unique_ptr<BatchSource>>(std::uint32_t stream)>;
+using OpenSlice =
+    std::function<Result<std::unique_ptr<BatchSource>>(std::uint32_t slice, std::uint32_t slices)>;
 
 // Sums over all workers, for `dense: allreduce`: every worker trains the stream of its own number,
 // and all streams have the same number of batches (the last ones may be empty). Each step the

@@ -74,7 +74,8 @@ INSTANTIATE_TEST_SUITE_P(
         Within{PlantedBug::kDeltaOffByOne, 40}, Within{PlantedBug::kMetricsSurviveRollBack, 100},
         Within{PlantedBug::kHeartbeatCountedTwice, 20}, Within{PlantedBug::kPruneForgetsBase, 20},
         Within{PlantedBug::kRowsNotSynced, 20}, Within{PlantedBug::kRestoredNotSynced, 2000},
-        Within{PlantedBug::kFileNotSynced, 20}, Within{PlantedBug::kDirectoryNotSynced, 20}),
+        Within{PlantedBug::kFileNotSynced, 20}, Within{PlantedBug::kDirectoryNotSynced, 20},
+        Within{PlantedBug::kLastRoundSkipped, 100}, Within{PlantedBug::kMovedBeforeDrained, 200}),
     [](const auto& info) { return std::string(name_of(info.param.bug)); });
 
 }  // namespace

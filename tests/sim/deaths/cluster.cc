@@ -36,11 +36,10 @@ std::uint64_t key_of(std::uint32_t table, std::uint32_t stream, std::uint64_t se
 // Histories of one behaviour that is the sample itself.
 class Source final : public worker::BatchSource {
  public:
-  Source(std::uint32_t stream, std::uint64_t batches, const PartitionMap& partitions)
-      : stream_(stream), batches_(batches), partitions_(partitions) {}
+  Source(std::uint32_t stream, std::uint64_t batches) : stream_(stream), batches_(batches) {}
 
   std::uint64_t batches() const override { return batches_; }
-  Status build(std::uint64_t seq, data::Batch& batch) override {
+  Status build(std::uint64_t seq, const PartitionMap& lanes, data::Batch& batch) override {
     batch.stream = stream_;
     batch.seq = seq;
     batch.samples = samples_of(stream_, seq);
@@ -48,7 +47,7 @@ class Source final : public worker::BatchSource {
     batch.progress = static_cast<double>(seq + 1) / static_cast<double>(batches_);
     batch.keys.assign(2, {});
     batch.parts.resize(2);
-    for (std::uint32_t table : {0u, 1u}) collect_keys(table, batch);
+    for (std::uint32_t table : {0u, 1u}) collect_keys(table, lanes, batch);
     const std::uint32_t half = batch.samples / 2;
     fill(batch, batch.parts[0], 0, half);
     fill(batch, batch.parts[1], half, batch.samples);
@@ -56,14 +55,14 @@ class Source final : public worker::BatchSource {
   }
 
  private:
-  void collect_keys(std::uint32_t table, data::Batch& batch) const {
+  void collect_keys(std::uint32_t table, const PartitionMap& lanes, data::Batch& batch) const {
     std::vector<std::uint64_t>& keys = batch.keys[table];
     for (std::uint32_t i = 0; i < batch.samples; ++i) {
       keys.push_back(key_of(table, stream_, batch.seq, i));
     }
     std::ranges::sort(keys);
     keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
-    std::ranges::stable_sort(keys, {}, [&](std::uint64_t key) { return partitions_.lane_of(key); });
+    std::ranges::stable_sort(keys, {}, [&](std::uint64_t key) { return lanes.lane_of(key); });
   }
   void fill(const data::Batch& batch, data::Part& part, std::uint32_t begin,
             std::uint32_t end) const {
@@ -87,7 +86,6 @@ class Source final : public worker::BatchSource {
 
   const std::uint32_t stream_;
   const std::uint64_t batches_;
-  const PartitionMap& partitions_;
 };
 
 scheduler::SchedulerOptions scheduler_options(const Scenario& scenario, const nn::Graph& graph,
@@ -245,14 +243,15 @@ void Cluster::start_scheduler() {
 }
 
 std::string Cluster::lane_process(std::uint32_t index) const {
-  return index < scenario_.lanes ? net::lane_name(index)
-                                 : net::backup_name(index - scenario_.lanes);
+  return scenario_.replicas == 0 || index < scenario_.lanes
+             ? net::lane_name(index)
+             : net::backup_name(index - scenario_.lanes);
 }
 
 void Cluster::start_lane(std::uint32_t index) {
   const std::string name = lane_process(index);
   ps::LaneOptions options;
-  options.index = index % scenario_.lanes;
+  options.index = scenario_.replicas == 0 ? index : index % scenario_.lanes;
   options.name = name;
   options.incarnation = ++incarnations_;
   options.endpoint = name;
@@ -261,6 +260,14 @@ void Cluster::start_lane(std::uint32_t index) {
   lanes_[index] = std::make_unique<Sleeper>(
       std::make_unique<ps::Lane>(options, network_.transport(name), storage_, executor_));
   network_.attach(name, lanes_[index].get());
+}
+
+// Whoever starts processes sees that they are wanted.
+void Cluster::start_lanes_below(std::uint32_t count) {
+  if (lanes_.size() < count) lanes_.resize(count);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    if (!lanes_[i] || lanes_[i]->finished()) start_lane(i);
+  }
 }
 
 void Cluster::start_worker(std::uint32_t index) {
@@ -273,13 +280,12 @@ void Cluster::start_worker(std::uint32_t index) {
   options.hello_every = std::chrono::milliseconds(2);
   options.retry = std::chrono::milliseconds(4);
   using Opened = Result<std::unique_ptr<worker::BatchSource>>;
-  const auto open = [this](std::uint32_t stream, const PartitionMap& partitions) -> Opened {
+  const auto open = [this](std::uint32_t stream) -> Opened {
     return std::unique_ptr<worker::BatchSource>(
-        std::make_unique<Source>(stream, batches_of(scenario_, stream), partitions));
+        std::make_unique<Source>(stream, batches_of(scenario_, stream)));
   };
-  const auto open_slice = [open](std::uint32_t slice, std::uint32_t,
-                                 const PartitionMap& partitions) {
-    return open(kSlice + slice, partitions);
+  const auto open_slice = [open](std::uint32_t slice, std::uint32_t) {
+    return open(kSlice + slice);
   };
   network_.attach(name, nullptr);
   workers_[index] = std::make_unique<Sleeper>(std::make_unique<worker::Worker>(
@@ -300,23 +306,28 @@ void Cluster::schedule(const Scenario::Event& event) {
     const bool is_worker = event.kind == Event::kCrashWorker;
     const std::string name = is_worker ? net::worker_name(index) : lane_process(index);
     at(event.when, [this, is_worker, index, name] {
+      if (index >= (is_worker ? workers_ : lanes_).size()) return;
       network_.attach(name, nullptr);
       is_worker ? workers_[index].reset() : lanes_[index].reset();
     });
     if (event.is_reported) {
       at(event.when + event.length / 2, [this, is_worker, index, name] {
+        if (index >= (is_worker ? workers_ : lanes_).size()) return;
         const bool is_down = is_worker ? !workers_[index] : !lanes_[index];
         if (is_down && scheduler_) scheduler_->peer_died(scheduler_process_->now(), name);
       });
     }
-    at(end, [this, is_worker, index] { is_worker ? start_worker(index) : start_lane(index); });
+    at(end, [this, is_worker, index] {
+      if (index >= (is_worker ? workers_ : lanes_).size()) return;
+      is_worker ? start_worker(index) : start_lane(index);
+    });
   } else if (event.kind == Event::kSleepWorker || event.kind == Event::kSleepLane) {
     auto& processes = event.kind == Event::kSleepWorker ? workers_ : lanes_;
     at(event.when, [&processes, index] {
-      if (processes[index]) processes[index]->sleep();
+      if (index < processes.size() && processes[index]) processes[index]->sleep();
     });
     at(end, [this, &processes, index] {
-      if (processes[index]) processes[index]->wake(network_.now());
+      if (index < processes.size() && processes[index]) processes[index]->wake(network_.now());
     });
   } else if (event.kind == Event::kPauseAll) {
     const auto each = [this](void (*what)(Sleeper&, TimePoint)) {
@@ -353,6 +364,11 @@ void Cluster::schedule(const Scenario::Event& event) {
       process.wake(network_.now());
       if (!process.finished()) process.on_timer(network_.now());
     });
+  } else if (event.kind == Event::kScale) {
+    at(event.when, [this, index] {
+      if (scheduler_ && scheduler_->scale(scheduler_process_->now(), index).ok()) ++scalings_;
+    });
+    at(end, [this, index] { start_lanes_below(index); });
   } else {
     at(event.when, [this] { scheduler_->request_stop(scheduler_process_->now()); });
   }

@@ -43,6 +43,7 @@ struct Scenario {
       kCrashScheduler,
       kSleepLane,
       kReplaceScheduler,  // asleep for `length`, while another takes its place at once
+      kScale,             // to `index` lanes, whose processes come up to `length` later
     } kind = kCrashWorker;
     std::uint32_t index = 0;
     Duration when{}, length{};
@@ -72,6 +73,7 @@ class Cluster {
   bool run();
 
   const scheduler::Scheduler& scheduler() const { return *scheduler_; }
+  std::uint32_t scalings() const { return scalings_; }      // that were asked for and not refused
   std::uint32_t schedulers() const { return schedulers_; }  // that were started
   std::uint64_t trace() const { return network_.trace(); }
   std::uint64_t delivered() const { return network_.delivered(); }
@@ -89,6 +91,7 @@ class Cluster {
   bool is_over() const { return scheduler_ != nullptr && scheduler_->finished(); }
   std::string lane_process(std::uint32_t index) const;
   void start_lane(std::uint32_t index);
+  void start_lanes_below(std::uint32_t count);
   void start_worker(std::uint32_t index);
   void schedule(const Scenario::Event& event);
   std::uint64_t samples_between(std::uint32_t begin, std::uint32_t end) const;  // of streams
@@ -106,7 +109,9 @@ class Cluster {
   std::uint32_t schedulers_ = 0;
   // Schedulers that were replaced in their sleep.
   std::vector<std::pair<std::unique_ptr<scheduler::Scheduler>, std::unique_ptr<Sleeper>>> replaced_;
-  std::vector<std::unique_ptr<Sleeper>> lanes_, workers_;  // lanes, then their backups
+  // Lanes, then their backups; or, without these, more lanes than at the start.
+  std::vector<std::unique_ptr<Sleeper>> lanes_, workers_;
+  std::uint32_t scalings_ = 0;
 };
 
 // The rows of a generation: the first value of each, by table and key.

@@ -42,7 +42,7 @@ const char* name_of(Scenario::Event::Kind kind) {
                                     "host crashes",   "deaths in writing", "hosts dead in writing",
                                     "process pauses", "pauses of all",     "partitions",
                                     "clock jumps",    "disk failing",      "disk full",
-                                    "disk slow",      "interrupts"};
+                                    "disk slow",      "interrupts",        "other lanes asked for"};
   static_assert(std::size(kNames) == Scenario::Event::kKinds);
   return kNames[kind];
 }
@@ -65,7 +65,7 @@ Cluster::Cluster(const Scenario& scenario, const nn::Graph& graph, const Tables&
       disk_(disk),
       network_(scenario.fault_seed, scenario.faults),
       clock_(std::make_unique<WallClock>(network_)),
-      lanes_(scenario.lanes),
+      lanes_(scenario.lane_processes),
       workers_(scenario.input.streams) {
   for (std::uint32_t i = 0; i < scenario_.processes(); ++i) start(i);
   for (const Event& event : scenario_.events) schedule(event);
@@ -130,12 +130,9 @@ std::unique_ptr<net::Node> Cluster::new_worker(Process& process, std::uint32_t i
   options.hello_every = std::chrono::milliseconds(2);
   options.retry = std::chrono::milliseconds(4);
   using Opened = Result<std::unique_ptr<worker::BatchSource>>;
-  const auto open = [this](std::uint32_t stream, const PartitionMap& partitions) -> Opened {
-    return scenario_.input.open(stream, partitions);
-  };
-  const auto open_slice = [open](std::uint32_t slice, std::uint32_t,
-                                 const PartitionMap& partitions) {
-    return open(Input::kSlice + slice, partitions);
+  const auto open = [this](std::uint32_t stream) -> Opened { return scenario_.input.open(stream); };
+  const auto open_slice = [open](std::uint32_t slice, std::uint32_t) {
+    return open(Input::kSlice + slice);
   };
   return std::make_unique<worker::Worker>(options, graph_, open, open_slice,
                                           network_.transport(process.name()), process.executor());
@@ -204,6 +201,12 @@ void Cluster::begin(const Event& event) {
       return;
     case Event::kInterrupt:
       return scheduler_->request_stop(scheduler_process_->now());
+    case Event::kScale:
+      for (std::uint32_t i = 1; i <= lanes; ++i) {  // those that were removed before
+        if (process(i) && !process(i)->is_dead() && process(i)->finished()) start(i);
+      }
+      if (!scheduler_->scale(scheduler_process_->now(), index).ok()) --happened_[event.kind];
+      return;
     case Event::kKinds:
       break;
   }

@@ -24,6 +24,7 @@ struct Scenario {
   Input input;
   std::uint64_t fault_seed = 1;
   std::uint32_t lanes = 1, hosts = 1;
+  std::uint32_t lane_processes = 1;  // as many as lanes; those beyond wait until lanes are added
   std::int64_t staleness = 0;
   std::uint32_t depth = 2;
   double checkpoint_every_s = 0;
@@ -49,6 +50,7 @@ struct Scenario {
       kDiskFull,
       kDiskSlow,   // lanes' work takes 20 times as long
       kInterrupt,  // Ctrl-C
+      kScale,      // to `index` lanes
       kKinds,
     } kind = kCrashWorker;
     std::uint32_t index = 0;
@@ -60,7 +62,7 @@ struct Scenario {
   std::vector<Event> events;
 
   // Process `index` of all: the scheduler, lanes, workers.
-  std::uint32_t processes() const { return 1 + lanes + input.streams; }
+  std::uint32_t processes() const { return 1 + lane_processes + input.streams; }
 };
 const char* name_of(Scenario::Event::Kind kind);
 

@@ -14,11 +14,10 @@ constexpr std::uint64_t kKeys[Input::kTables] = {40, 7};
 // Histories of one behaviour that is the sample itself.
 class Source final : public worker::BatchSource {
  public:
-  Source(Input input, std::uint32_t stream, const PartitionMap& partitions)
-      : input_(input), stream_(stream), partitions_(partitions) {}
+  Source(Input input, std::uint32_t stream) : input_(input), stream_(stream) {}
 
   std::uint64_t batches() const override { return input_.batches_of(stream_); }
-  Status build(std::uint64_t seq, data::Batch& batch) override {
+  Status build(std::uint64_t seq, const PartitionMap& lanes, data::Batch& batch) override {
     batch.stream = stream_;
     batch.seq = seq;
     batch.samples = input_.samples_of(stream_, seq);
@@ -26,7 +25,8 @@ class Source final : public worker::BatchSource {
     batch.progress = static_cast<double>(seq + 1) / static_cast<double>(batches());
     batch.keys.assign(Input::kTables, {});
     batch.parts.resize(2);
-    for (std::uint32_t table = 0; table < Input::kTables; ++table) collect_keys(table, batch);
+    for (std::uint32_t table = 0; table < Input::kTables; ++table)
+      collect_keys(table, lanes, batch);
     const std::uint32_t half = batch.samples / 2;
     fill(batch, batch.parts[0], 0, half);
     fill(batch, batch.parts[1], half, batch.samples);
@@ -34,14 +34,14 @@ class Source final : public worker::BatchSource {
   }
 
  private:
-  void collect_keys(std::uint32_t table, data::Batch& batch) const {
+  void collect_keys(std::uint32_t table, const PartitionMap& lanes, data::Batch& batch) const {
     std::vector<std::uint64_t>& keys = batch.keys[table];
     for (std::uint32_t i = 0; i < batch.samples; ++i) {
       keys.push_back(input_.key_of(table, stream_, batch.seq, i));
     }
     std::ranges::sort(keys);
     keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
-    std::ranges::stable_sort(keys, {}, [&](std::uint64_t key) { return partitions_.lane_of(key); });
+    std::ranges::stable_sort(keys, {}, [&](std::uint64_t key) { return lanes.lane_of(key); });
   }
   void fill(const data::Batch& batch, data::Part& part, std::uint32_t begin,
             std::uint32_t end) const {
@@ -65,7 +65,6 @@ class Source final : public worker::BatchSource {
 
   const Input input_;
   const std::uint32_t stream_;
-  const PartitionMap& partitions_;
 };
 
 }  // namespace
@@ -90,9 +89,8 @@ std::uint64_t Input::key_of(std::uint32_t table, std::uint32_t stream, std::uint
   return mix64(1 + table) + random % kKeys[table];
 }
 
-std::unique_ptr<worker::BatchSource> Input::open(std::uint32_t stream,
-                                                 const PartitionMap& partitions) const {
-  return std::make_unique<Source>(*this, stream, partitions);
+std::unique_ptr<worker::BatchSource> Input::open(std::uint32_t stream) const {
+  return std::make_unique<Source>(*this, stream);
 }
 
 Input::Positions Input::ends() const {

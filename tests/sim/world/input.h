@@ -30,8 +30,7 @@ struct Input {
   std::uint32_t samples_of(std::uint32_t stream, std::uint64_t seq) const;
   std::uint64_t key_of(std::uint32_t table, std::uint32_t stream, std::uint64_t seq,
                        std::uint32_t sample) const;
-  std::unique_ptr<worker::BatchSource> open(std::uint32_t stream,
-                                            const PartitionMap& partitions) const;
+  std::unique_ptr<worker::BatchSource> open(std::uint32_t stream) const;
 
   // Positions by stream: seqs below are trained.
   using Positions = std::vector<std::uint64_t>;

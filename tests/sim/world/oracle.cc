@@ -48,7 +48,7 @@ std::shared_ptr<worker::Step> pull(const Input& input, std::uint32_t stream, std
   auto step = std::make_shared<worker::Step>();
   step->id = {.stream = stream, .epoch = 1, .seq = seq};
   if (seq < input.batches_of(stream)) {
-    CHECK(input.open(stream, partitions)->build(seq, step->batch).ok());
+    CHECK(input.open(stream)->build(seq, partitions, step->batch).ok());
   } else {
     step->batch.samples = 0;
   }

@@ -34,7 +34,9 @@ const char* name_of(PlantedBug bug) {
                                     "restored_not_synced",
                                     "removal_not_synced",
                                     "file_not_synced",
-                                    "directory_not_synced"};
+                                    "directory_not_synced",
+                                    "last_round_skipped",
+                                    "moved_before_drained"};
   static_assert(std::size(kNames) == static_cast<std::size_t>(PlantedBug::kEnd));
   return kNames[static_cast<int>(bug)];
 }

@@ -54,7 +54,7 @@ struct Plan {
 
 Event draw_event(Rng& rng, const Scenario& scenario) {
   // How often each kind is drawn.
-  constexpr std::uint32_t kWeights[] = {6, 6, 2, 4, 4, 4, 5, 1, 6, 3, 3, 2, 2, 1};
+  constexpr std::uint32_t kWeights[] = {6, 6, 2, 4, 4, 4, 5, 1, 6, 3, 3, 2, 2, 1, 0};
   static_assert(std::size(kWeights) == Event::kKinds);
   std::uint32_t sum = 0;
   for (const std::uint32_t weight : kWeights) sum += weight;
@@ -108,6 +108,21 @@ Event draw_event(Rng& rng, const Scenario& scenario) {
   return event;
 }
 
+// Drawn last: all other draws of a seed are what they are without.
+void draw_scalings(Rng& rng, Plan& plan) {
+  plan.scenario.lane_processes = 5;
+  for (std::vector<Event>& events : plan.lives) {
+    for (Event& event : events) {
+      if (event.kind == Event::kCrashLane) event.index = static_cast<std::uint32_t>(rng.below(5));
+    }
+    for (std::uint64_t i = 0; i <= rng.below(2); ++i) {
+      events.push_back({.kind = Event::kScale,
+                        .index = 1 + static_cast<std::uint32_t>(rng.below(5)),
+                        .when = milliseconds(rng.uniform() * 10)});
+    }
+  }
+}
+
 Plan draw(std::uint64_t seed) {
   Rng rng(hash64(seed, 99));
   Plan plan;
@@ -118,6 +133,7 @@ Plan draw(std::uint64_t seed) {
   scenario.input.batches = 4 + static_cast<std::uint32_t>(hash64(input, 5) % 12);
   scenario.fault_seed = seed;
   scenario.lanes = 1 + static_cast<std::uint32_t>(rng.below(3));
+  scenario.lane_processes = scenario.lanes;
   scenario.hosts = 1 + static_cast<std::uint32_t>(rng.below(3));
   constexpr std::int64_t kModes[] = {0, 0, 3, -1};
   scenario.staleness = kModes[rng.below(4)];
@@ -142,6 +158,7 @@ Plan draw(std::uint64_t seed) {
     events.resize(rng.below(5));
     for (Event& event : events) event = draw_event(rng, scenario);
   }
+  if (rng.chance(0.5)) draw_scalings(rng, plan);
   return plan;
 }
 
@@ -299,7 +316,7 @@ class Run {
       generation_ = scheduler.manifest().generation();
       check_new_generation(scheduler);
     }
-    for (std::uint32_t i = 0; i < plan_.scenario.lanes; ++i) {
+    for (std::uint32_t i = 0; i < plan_.scenario.lane_processes; ++i) {
       const ps::Lane* lane = cluster.lane(i);
       if (lane != nullptr && lane->copies_bytes() > kCopiesMax) fail("a lane's copies fill memory");
     }
@@ -330,6 +347,7 @@ class Run {
     const net::SimNetwork& network = cluster.network();
     Totals& totals = result_.totals;
     totals[kRollbacks] += progress.rollbacks;
+    totals[kScalings] += progress.scalings;
     totals[kLostWorkers] += progress.lost_workers;
     totals[kMessages] += network.delivered();
     totals[kLost] += network.counts().lost;
@@ -362,6 +380,8 @@ const char* name_of_total(int total) {
       return "lives";
     case kRollbacks:
       return "roll-backs";
+    case kScalings:
+      return "changes of lanes";
     case kLostWorkers:
       return "workers lost";
     case kGenerations:

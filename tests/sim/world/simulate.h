@@ -11,6 +11,7 @@ namespace meander::sim {
 enum Total {
   kLives,  // of schedulers: a run goes on in the next one when it was interrupted
   kRollbacks,
+  kScalings,
   kLostWorkers,
   kGenerations,
   kDeltas,
@@ -20,7 +21,7 @@ enum Total {
   kLate,
   kSevered,
   kEvents,  // and behind it one for each kind of Scenario::Event
-  kDiskFailed = kEvents + 14,
+  kDiskFailed = kEvents + 15,
   kDiskFull,
   kTornFiles,
   kLostFiles,

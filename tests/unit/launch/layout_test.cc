@@ -26,6 +26,16 @@ TEST(Layout, LanesAreDealtToEveryPsInOrder) {
   EXPECT_EQ(next, 8u);
 }
 
+TEST(Layout, APsBeyondTheJobsJoinsWithOneLane) {
+  job::Cluster cluster;
+  cluster.set_ps(2);
+  cluster.set_lanes(6);
+  EXPECT_EQ(lanes_of_ps(1, cluster).all(), std::vector<std::uint32_t>({3, 4, 5}));
+  EXPECT_EQ(lanes_of_ps(2, cluster).all(), std::vector<std::uint32_t>({6}));
+  EXPECT_EQ(lanes_of_ps(3, cluster).all(), std::vector<std::uint32_t>({7}));
+  EXPECT_EQ(own_index(-1, "meander-ps-3.meander", 2, 100).value(), 3u);
+}
+
 TEST(Layout, IndexComesFromFlagThenJobIndexThenHostName) {
   unsetenv("JOB_COMPLETION_INDEX");
   EXPECT_EQ(own_index(2, "meander-ps-1.meander", 4).value(), 2u);

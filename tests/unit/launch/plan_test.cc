@@ -138,16 +138,16 @@ TEST_F(Plans, SlicesCoverTheHeldOutPartOnce) {
   const Result<Plan> plan = this->plan();
   ASSERT_TRUE(plan.ok());
   const PartitionMap lanes = PartitionMap::even(2);
-  const auto whole = open_slice(plan.value())(0, 1, lanes);
+  const auto whole = open_slice(plan.value())(0, 1);
   ASSERT_TRUE(whole.ok());
   std::uint64_t batches = 0, samples = 0;
   for (std::uint32_t slice = 0; slice < 3; ++slice) {
-    const auto source = open_slice(plan.value())(slice, 3, lanes);
+    const auto source = open_slice(plan.value())(slice, 3);
     ASSERT_TRUE(source.ok());
     batches += source.value()->batches();
     data::Batch batch;
     for (std::uint64_t seq = 0; seq < source.value()->batches(); ++seq) {
-      ASSERT_TRUE(source.value()->build(seq, batch).ok());
+      ASSERT_TRUE(source.value()->build(seq, lanes, batch).ok());
       samples += batch.samples;
     }
   }

@@ -1022,6 +1022,166 @@ TEST_F(RestartTest, SaysWhichLaneDoesNotComeBack) {
   EXPECT_THAT(scheduler_->status().message(), HasSubstr("waited 60 s for lane/0"));
 }
 
+// One lane, and another that joins.
+class ScaleTest : public RestartTest {
+ protected:
+  wire::Scaled scale(std::uint32_t lanes) {
+    wire::Header header;
+    header.mutable_scale()->set_lanes(lanes);
+    scheduler_->on_message(now_, {"scale/1", header, {}});
+    return take("scale/1", &wire::Header::has_scaled).header.scaled();
+  }
+  void join(std::uint32_t lane, std::uint64_t incarnation) {
+    wire::Header header;
+    header.mutable_hello()->set_role(wire::LANE);
+    header.mutable_hello()->set_index(lane);
+    header.mutable_hello()->set_incarnation(incarnation);
+    header.mutable_hello()->set_endpoint("at " + net::lane_name(lane));
+    say(net::lane_name(lane), header);
+  }
+  void moved(std::uint32_t lane, std::uint64_t move, wire::MoveStage stage) {
+    wire::Header header;
+    header.mutable_moved()->set_move(move);
+    header.mutable_moved()->set_stage(stage);
+    say(net::lane_name(lane), header);
+  }
+  wire::Move move_of(std::uint32_t lane) {
+    return take(net::lane_name(lane), &wire::Header::has_move).header.move();
+  }
+  void stand_still(std::uint64_t cut, std::uint64_t epoch, std::uint64_t seq) {
+    wire::Header paused, drained;
+    paused.mutable_paused()->set_cut(cut);
+    add({0, epoch, seq, seq}, *paused.mutable_paused()->add_streams());
+    say("worker/0", paused);
+    drained.mutable_drained()->set_cut(cut);
+    add({0, epoch, seq, seq}, *drained.mutable_drained()->add_streams());
+    say("worker/0", drained);
+  }
+  // Training stands still for the change to two lanes; returns the move.
+  std::uint64_t up_to_the_rest(std::uint64_t epoch) {
+    EXPECT_EQ(scale(2).wanted(), 2u);
+    join(1, 11);
+    const std::uint64_t move = move_of(0).move();
+    EXPECT_EQ(move_of(1).next().setup(), 2u);
+    EXPECT_EQ(move_of(1).endpoints(1), "at lane/1");
+    moved(1, move, wire::ALL);
+    moved(0, move, wire::NEAR);
+    const std::uint64_t cut = take("worker/0", &wire::Header::has_pause).header.pause().cut();
+    EXPECT_FALSE(move_of(0).finish());
+    stand_still(cut, epoch, 5);
+    EXPECT_TRUE(move_of(0).finish());
+    return move;
+  }
+};
+
+TEST_F(ScaleTest, OtherLanesTakeOverWhenAllIsThere) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 5, 5}}, 3);
+  const std::uint64_t move = up_to_the_rest(epoch);
+  moved(1, move, wire::ALL);
+  EXPECT_EQ(scheduler_->progress().lanes, 1u);
+  moved(0, move, wire::ALL);
+  EXPECT_EQ(scheduler_->progress().lanes, 2u);
+  for (std::uint32_t lane : {0u, 1u}) {
+    const auto setup =
+        take(net::lane_name(lane), &wire::Header::has_lane_setup).header.lane_setup();
+    EXPECT_EQ(setup.setup(), 2u);
+    EXPECT_EQ(setup.move(), move);
+    EXPECT_EQ(setup.lanes(), 2u);
+    EXPECT_EQ(setup.restore_dir(), "");
+    EXPECT_GT(setup.first_epoch(), epoch);
+    lane_ready(lane, 2);
+  }
+  const auto workers = take("worker/0", &wire::Header::has_worker_setup).header.worker_setup();
+  EXPECT_EQ(workers.lane_endpoints_size(), 2);
+  EXPECT_EQ(workers.counted_from(), 1u) << "what was trained before counts";
+  heartbeat(0, 20, 3, {}, 4, 1);  // said before it heard
+  heartbeat(0, 20, 4, {}, 5, 2);
+  EXPECT_EQ(scheduler_->training().samples, 12u);
+  fenced(0, 0, 5);
+  fenced(1, 0, 5);
+  const auto lease = take("worker/0", &wire::Header::has_lease).header.lease();
+  EXPECT_EQ(lease.next(), 5u);
+  EXPECT_EQ(lease.setup(), 2u);
+  heartbeat(0, 20, 5, {{0, lease.epoch(), 6, 5}}, 0, 2);
+  EXPECT_EQ(scale(0).wanted(), 0u);
+  EXPECT_EQ(scheduler_->progress().rollbacks, 0u);
+  EXPECT_EQ(scheduler_->progress().scalings, 1u);
+}
+
+TEST_F(ScaleTest, ALaneThatJoinsAndDiesBeginsAgain) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 5, 5}});
+  const std::uint64_t move = up_to_the_rest(epoch);
+  join(1, 12);  // another process
+  advance(options_.retry);
+  EXPECT_GT(move_of(0).move(), move);
+  EXPECT_FALSE(move_of(0).finish());
+  take("worker/0", &wire::Header::has_resume);
+  moved(0, move, wire::ALL);
+  moved(1, move, wire::ALL);
+  EXPECT_EQ(scheduler_->progress().lanes, 1u) << "of the move before";
+  EXPECT_EQ(scheduler_->progress().rollbacks, 0u);
+}
+
+TEST_F(ScaleTest, ASuccessorGoesOnWithTheLanesThatTookOver) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 5, 5}});
+  const std::uint64_t move = up_to_the_rest(epoch);
+  moved(1, move, wire::ALL);
+  moved(0, move, wire::ALL);
+  restart();
+  EXPECT_EQ(scheduler_->progress().lanes, 2u);
+  lane_is_there(0, 10, 1);  // it has not heard of it yet
+  EXPECT_EQ(take("lane/0", &wire::Header::has_lane_setup).header.lane_setup().move(), move);
+  lane_is_there(1, 11, 2);
+  lane_ready(0, 2);
+  EXPECT_EQ(scheduler_->progress().lanes_ready, 2u);
+  EXPECT_EQ(scheduler_->progress().rollbacks, 0u);
+  wire::Header forgotten;
+  forgotten.mutable_forgotten()->set_setup(2);
+  say("lane/1", forgotten);
+  EXPECT_EQ(scheduler_->progress().rollbacks, 1u);
+  EXPECT_EQ(take("lane/1", &wire::Header::has_lane_setup).header.lane_setup().move(), 0u);
+  EXPECT_EQ(scheduler_->progress().lanes, 2u);
+}
+
+TEST_F(ScaleTest, ASuccessorKnowsThatLanesAreWanted) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 5, 5}});
+  up_to_the_rest(epoch);
+  restart();
+  EXPECT_EQ(scheduler_->progress().lanes, 1u);
+  EXPECT_EQ(scheduler_->progress().lanes_wanted, 2u);
+}
+
+TEST_F(ScaleTest, LanesThatNeverComeAreGivenUp) {
+  const std::uint64_t epoch = start_one();
+  heartbeat(0, 20, 2, {{0, epoch, 5, 5}});
+  EXPECT_EQ(scale(3).wanted(), 3u);
+  join(1, 11);
+  for (int i = 0; i < 70; ++i) {
+    advance(std::chrono::seconds(1));
+    lane_ready(0, 1);
+    heartbeat(0, 20, 3 + i, {{0, epoch, 5, 5}});
+  }
+  const wire::Scaled scaled = scale(0);
+  EXPECT_TRUE(scaled.is_refused());
+  EXPECT_EQ(scaled.wanted(), 0u);
+  EXPECT_THAT(scaled.message(), HasSubstr("lane/2"));
+  take("lane/1", &wire::Header::has_stop);
+  EXPECT_TRUE(scheduler_->status().ok());
+}
+
+TEST_F(ScaleTest, WhatCannotBeIsRefused) {
+  options_.replicas = 1;
+  start(1, 1, 1);
+  EXPECT_THAT(scale(2).message(), HasSubstr("backups"));
+  EXPECT_TRUE(scale(2).is_refused());
+  EXPECT_FALSE(scale(0).is_refused());
+  EXPECT_TRUE(scale(1u << 20).is_refused());
+}
+
 TEST_F(SchedulerTest, ASilentLaneIsNoticed) {
   const std::uint64_t epoch = start_one();
   for (int i = 0; i < 12; ++i) {

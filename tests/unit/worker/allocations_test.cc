@@ -55,7 +55,7 @@ constexpr std::int32_t kGroups = 32, kCandidates = 2, kSteps = 6, kKeys = 500, k
 class SameSize final : public BatchSource {
  public:
   std::uint64_t batches() const override { return 1'000'000; }
-  Status build(std::uint64_t seq, data::Batch& batch) override {
+  Status build(std::uint64_t seq, const PartitionMap&, data::Batch& batch) override {
     batch.seq = seq;
     batch.samples = kGroups * kCandidates;
     batch.longest = kSteps;
@@ -168,7 +168,7 @@ TEST_P(Allocations, AWarmStepTakesNothing) {
   to_worker.deliver([](const net::Message&) {});
   Pipeline pipeline(
       options, graph,
-      [](std::uint32_t, const PartitionMap&) -> Result<std::unique_ptr<BatchSource>> {
+      [](std::uint32_t) -> Result<std::unique_ptr<BatchSource>> {
         return std::unique_ptr<BatchSource>(std::make_unique<SameSize>());
       },
       nullptr, to_lane, executor, nullptr);

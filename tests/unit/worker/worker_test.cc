@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "common/metrics.h"
@@ -45,7 +46,7 @@ class Numbers final : public BatchSource {
  public:
   explicit Numbers(std::uint64_t batches) : batches_(batches) {}
   std::uint64_t batches() const override { return batches_; }
-  Status build(std::uint64_t seq, data::Batch& batch) override {
+  Status build(std::uint64_t seq, const PartitionMap&, data::Batch& batch) override {
     if (seq == 7) return corrupt("shard 3: bad crc");
     batch.seq = seq;
     batch.samples = static_cast<std::uint32_t>(seq) + 1;
@@ -80,10 +81,10 @@ class WorkerTest : public testing::Test {
     options_.incarnation = kIncarnation;
   }
   void start() {
-    const auto open = [this](std::uint32_t, const PartitionMap&) {
+    const auto open = [this](std::uint32_t) {
       return Result<std::unique_ptr<BatchSource>>(std::make_unique<Numbers>(batches_));
     };
-    const auto open_slice = [this](std::uint32_t, std::uint32_t, const PartitionMap&) {
+    const auto open_slice = [this](std::uint32_t, std::uint32_t) {
       return Result<std::unique_ptr<BatchSource>>(std::make_unique<Numbers>(slice_batches_));
     };
     worker_ = std::make_unique<Worker>(options_, graph_, open, open_slice, transport_, executor_);
@@ -97,7 +98,8 @@ class WorkerTest : public testing::Test {
     header.set_cluster(kCluster);
     worker_->on_message(now_, {peer, std::move(header), std::move(frames)});
   }
-  void set_up(std::uint64_t setup = 1, std::uint64_t incarnation = kIncarnation) {
+  void set_up(std::uint64_t setup = 1, std::uint64_t incarnation = kIncarnation,
+              std::uint64_t counted_from = 0) {
     wire::Header header;
     wire::WorkerSetup& body = *header.mutable_worker_setup();
     body.add_lane_endpoints("somewhere");
@@ -105,6 +107,7 @@ class WorkerTest : public testing::Test {
     body.set_heartbeat_ms(500);
     body.set_setup(setup);
     body.set_incarnation(incarnation);
+    body.set_counted_from(counted_from == 0 ? setup : counted_from);
     say(net::kSchedulerName, header);
   }
   void lease(std::uint64_t epoch, std::uint64_t next, std::uint64_t cut = 0,
@@ -400,6 +403,30 @@ TEST_F(WorkerTest, ANewSetUpForgetsStreamsAndMetrics) {
   EXPECT_EQ(heartbeat().streams_size(), 0);
   lease(7, 0, 0, 2);
   EXPECT_EQ(heartbeat().streams(0).epoch(), 7u);
+}
+
+TEST_F(WorkerTest, OtherLanesKeepItsMetricsAndGetItsNextBatches) {
+  start_leased(6);
+  train(0);
+  wire::Header header;
+  wire::WorkerSetup& body = *header.mutable_worker_setup();
+  body.add_lane_endpoints("here");
+  body.add_lane_endpoints("there");
+  body.set_streams(1);
+  body.set_heartbeat_ms(500);
+  body.set_setup(2);
+  body.set_incarnation(kIncarnation);
+  body.set_counted_from(1);
+  say(net::kSchedulerName, header);
+  EXPECT_EQ(heartbeat().setup(), 2u);
+  EXPECT_EQ(heartbeat().streams_size(), 0);
+  EXPECT_EQ(metrics().batches, 1u);
+  lease(7, 1, 0, 2);
+  std::set<std::string> asked;
+  for (const Sent& sent : all(&wire::Header::has_pull)) {
+    if (sent.header.pull().epoch() == 7 && sent.header.pull().seq() == 1) asked.insert(sent.peer);
+  }
+  EXPECT_EQ(asked, std::set<std::string>({"lane/0", "lane/1"}));
 }
 
 TEST_F(WorkerTest, ACutPausesDrainsAndGoesOn) {
