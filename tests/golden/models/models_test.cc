@@ -29,17 +29,14 @@ ModelSpec spec_of(const std::string& name, const Fixture& fixture) {
   const std::vector<double>& widths = fixture.at("widths").values;
   ModelSpec spec;
   spec.kind = name == "lstm2" ? "lstm" : name.starts_with("next") ? "next" : name;
-  if (name == "next_bce") {
-    spec.cell = "lstm";
-    spec.loss = "bce";
-  }
+  if (name == "next_bce") spec.cell = "lstm";
   spec.layers = name == "lstm2" ? 2 : 1;
   spec.slots = {{"item", 0, static_cast<std::int32_t>(widths[0]), true},
                 {"category", 1, static_cast<std::int32_t>(widths[1]), true}};
   spec.hidden = 8;
   spec.attention = {12, 6};
   spec.head = {16, 8};
-  spec.loss = "bce";
+  if (name != "next") spec.loss = "bce";
   spec.positions = 6;
   if (name == "sasrec" || name == "bst") spec.heads = 2;
   return spec;

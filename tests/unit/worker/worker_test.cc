@@ -55,6 +55,7 @@ class Numbers final : public BatchSource {
     batch.parts.resize(1);
     data::Part& part = batch.parts[0];
     part.groups = static_cast<std::int32_t>(batch.samples);
+    part.lengths.assign(batch.samples, 0);
     part.target = {std::vector<std::uint32_t>(batch.samples, 0)};
     part.label.assign(batch.samples, 1.0f);
     return {};
