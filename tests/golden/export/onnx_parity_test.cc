@@ -44,6 +44,12 @@ std::vector<Case> cases() {
   models::ModelSpec relu = SmallExport::spec_of("dnn");
   relu.activation = "relu";
   all.push_back({"dnn_relu", relu});
+  for (const char* kind : {"dnn", "din", "dien"}) {
+    models::ModelSpec content = SmallExport::spec_of(kind);
+    content.slots.push_back({"content", 2, 7, true, true, 5});
+    content.hidden = 15;  // DIEN's state is as wide as a behaviour
+    all.push_back({std::string(kind) + "_content", content});
+  }
   return all;
 }
 
