@@ -317,18 +317,19 @@ class Stream::Impl {
   }
 
   // What a column holds for a key.
-  std::uint32_t index_of(std::size_t slot, std::uint64_t key) {
-    return spec_.slots[slot].source == SlotSource::kContent
-               ? spec_.content->row_of(key)
-               : tables_[spec_.slots[slot].table].index_of(key);
+  std::uint32_t index_of(SlotSource source, KeySet& table, std::uint64_t key) const {
+    return source == SlotSource::kContent ? spec_.content->row_of(key) : table.index_of(key);
   }
 
   void fill_target(std::size_t slot, const std::vector<std::uint32_t>& groups,
                    std::vector<std::uint32_t>& out) {
+    const SlotSource source = spec_.slots[slot].source;
+    KeySet& table = tables_[spec_.slots[slot].table];
     out.clear();
     for (const std::uint32_t g : groups) {
       for (std::size_t k = 0; k < candidates_; ++k) {
-        out.push_back(index_of(slot, key_of(slot, samples_[g], candidate_[g * candidates_ + k])));
+        const ItemRef& candidate = candidate_[g * candidates_ + k];
+        out.push_back(index_of(source, table, key_of(slot, samples_[g], candidate)));
       }
     }
   }
@@ -339,20 +340,21 @@ class Stream::Impl {
     negative.clear();
     const SlotSource source = spec_.slots[slot].source;
     if (!is_of_event(source)) return;
+    KeySet& table = tables_[spec_.slots[slot].table];
     const bool is_category = source == SlotSource::kCategory;
     history.resize(rows_);
     for (std::size_t i = 0; i < groups.size(); ++i) {
       const Sample& sample = samples_[groups[i]];
       const auto& column = is_category ? sample.shard->category : sample.shard->item;
       for (std::uint32_t t = 0; t < sample.length(); ++t) {
-        history[part.step_offset[t] + i] = index_of(slot, column[sample.history_begin + t]);
+        history[part.step_offset[t] + i] = index_of(source, table, column[sample.history_begin + t]);
       }
     }
     if (!spec_.auxiliary) return;
     negative.resize(rows_);
     for (std::size_t row = 0; row < rows_; ++row) {
       const ItemRef& drawn = auxiliary_[row];
-      negative[row] = index_of(slot, is_category ? drawn.category : drawn.item);
+      negative[row] = index_of(source, table, is_category ? drawn.category : drawn.item);
     }
   }
 
