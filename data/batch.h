@@ -6,9 +6,14 @@
 
 namespace meander::data {
 
-// What a slot's key is taken from. `kItem` and `kCategory` exist for every behaviour of a history;
-// `kUser` and `kContext` (another categorical column of the target's own event) for samples only.
-enum class SlotSource { kItem, kCategory, kUser, kContext };
+// What a slot's key is taken from. `kItem`, `kCategory` and `kContent` (the vector of the item,
+// data/content.h) exist for every behaviour of a history; `kUser` and `kContext` (another
+// categorical column of the target's own event) for samples only.
+enum class SlotSource { kItem, kCategory, kUser, kContext, kContent };
+inline bool is_of_event(SlotSource source) {
+  return source == SlotSource::kItem || source == SlotSource::kCategory ||
+         source == SlotSource::kContent;
+}
 
 // One part of a batch: whole groups, dealt out of the batch so that the parts are of equal work.
 //
@@ -17,7 +22,8 @@ enum class SlotSource { kItem, kCategory, kUser, kContext };
 // longest first, and histories are packed time-major without padding: step t holds rows
 // step_offset[t] + g for g < step_rows[t] (the groups still active); N rows in all. Oldest first.
 //
-// Key columns hold, for each row, the index of its key in Batch::keys[table of the slot].
+// Key columns hold, for each row, the index of its key in Batch::keys[table of the slot]; those of
+// kContent the row in Content::rows, and there are no keys.
 struct Part {
   std::int32_t groups = 0;                // G
   std::int32_t candidates = 1;            // K

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/rng.h"
+#include "data/npy.h"
 #include "data/target_order.h"
 
 namespace meander::data {
@@ -74,18 +75,6 @@ double auc_of(const std::vector<float>& positive, const std::vector<float>& nega
   return wins / (static_cast<double>(positive.size()) * static_cast<double>(negative.size()));
 }
 
-// The header of a NumPy file (format 1.0) of little-endian float32 in C order.
-std::string npy_header(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
-  std::string text = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(a);
-  text += ", " + std::to_string(b) + ", " + std::to_string(c) + "), }";
-  text.resize((10 + text.size() + 1 + 63) / 64 * 64 - 10 - 1, ' ');
-  text += '\n';
-  std::string header("\x93NUMPY\x01\x00", 8);
-  header += static_cast<char>(text.size() & 0xff);
-  header += static_cast<char>(text.size() >> 8);
-  return header + text;
-}
-
 class Generator {
  public:
   Generator(Storage& storage, const GenerateOptions& options)
@@ -119,7 +108,8 @@ class Generator {
     const std::string events = options_.jsonl ? "events.jsonl" : "events.csv";
     ASSIGN_OR_RETURN(events_, storage_.create(join_path(directory, events)));
     ASSIGN_OR_RETURN(interest_, storage_.create(join_path(truth, "interest.npy")));
-    const std::string header = npy_header(checkpoints(), options_.users, options_.categories);
+    const std::string header =
+        npy_header("<f4", {checkpoints(), options_.users, options_.categories});
     RETURN_IF_ERROR(interest_->append(header.data(), header.size()));
     RETURN_IF_ERROR(write_events());
     RETURN_IF_ERROR(events_->close());

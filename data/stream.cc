@@ -18,10 +18,6 @@ namespace {
 constexpr std::uint64_t kShuffledMax = 0xffffffff;  // they are numbered with 32 bits
 constexpr std::int64_t kWindowMsMax = std::int64_t{1} << 52;
 
-bool is_of_event(SlotSource source) {  // known of every behaviour of a history
-  return source == SlotSource::kItem || source == SlotSource::kCategory;
-}
-
 const SlotSpec* slot_of_table(const StreamSpec& spec, std::uint32_t table) {
   const auto at = std::ranges::find(spec.slots, table, &SlotSpec::table);
   return at == spec.slots.end() ? nullptr : &*at;
@@ -32,6 +28,14 @@ std::uint64_t seed_of_epoch(std::uint64_t seed, std::uint64_t epoch) { return ha
 Status check_slots(const PreparedLog& log, const StreamSpec& spec) {
   for (const SlotSpec& slot : spec.slots) {
     if (slot.table >= spec.tables) return invalid("slot '" + slot.name + "' has no table");
+    if (slot.source == SlotSource::kContent) {
+      if (spec.content == nullptr) return invalid("slot '" + slot.name + "': no vectors are given");
+      for (const SlotSpec& other : spec.slots) {
+        if (other.table == slot.table && other.source != SlotSource::kContent) {
+          return invalid("slot '" + other.name + "' looks up the vectors of items");
+        }
+      }
+    }
     if (slot.source == SlotSource::kCategory && !log.has_category()) {
       return invalid("slot '" + slot.name + "': " + log.path() + " has no categories");
     }
@@ -304,6 +308,7 @@ class Stream::Impl {
     const std::uint32_t event = sample.target.event;
     switch (spec_.slots[slot].source) {
       case SlotSource::kItem:
+      case SlotSource::kContent:
         return candidate.item;
       case SlotSource::kCategory:
         return candidate.category;
@@ -315,13 +320,20 @@ class Stream::Impl {
     return sample.shard->context[columns_[slot]][event];
   }
 
+  // What a column holds for a key.
+  std::uint32_t index_of(SlotSource source, KeySet& table, std::uint64_t key) const {
+    return source == SlotSource::kContent ? spec_.content->row_of(key) : table.index_of(key);
+  }
+
   void fill_target(std::size_t slot, const std::vector<std::uint32_t>& groups,
                    std::vector<std::uint32_t>& out) {
+    const SlotSource source = spec_.slots[slot].source;
     KeySet& table = tables_[spec_.slots[slot].table];
     out.clear();
     for (const std::uint32_t g : groups) {
       for (std::size_t k = 0; k < candidates_; ++k) {
-        out.push_back(table.index_of(key_of(slot, samples_[g], candidate_[g * candidates_ + k])));
+        const ItemRef& candidate = candidate_[g * candidates_ + k];
+        out.push_back(index_of(source, table, key_of(slot, samples_[g], candidate)));
       }
     }
   }
@@ -333,20 +345,20 @@ class Stream::Impl {
     const SlotSource source = spec_.slots[slot].source;
     if (!is_of_event(source)) return;
     KeySet& table = tables_[spec_.slots[slot].table];
+    const bool is_category = source == SlotSource::kCategory;
     history.resize(rows_);
     for (std::size_t i = 0; i < groups.size(); ++i) {
       const Sample& sample = samples_[groups[i]];
-      const auto& column =
-          source == SlotSource::kItem ? sample.shard->item : sample.shard->category;
+      const auto& column = is_category ? sample.shard->category : sample.shard->item;
       for (std::uint32_t t = 0; t < sample.length(); ++t) {
-        history[part.step_offset[t] + i] = table.index_of(column[sample.history_begin + t]);
+        history[part.step_offset[t] + i] = index_of(source, table, column[sample.history_begin + t]);
       }
     }
     if (!spec_.auxiliary) return;
     negative.resize(rows_);
     for (std::size_t row = 0; row < rows_; ++row) {
       const ItemRef& drawn = auxiliary_[row];
-      negative[row] = table.index_of(source == SlotSource::kItem ? drawn.item : drawn.category);
+      negative[row] = index_of(source, table, is_category ? drawn.category : drawn.item);
     }
   }
 
@@ -417,6 +429,7 @@ class Stream::Impl {
 
   void renumber(Part& part) const {
     for (std::size_t s = 0; s < spec_.slots.size(); ++s) {
+      if (spec_.slots[s].source == SlotSource::kContent) continue;
       const std::vector<std::uint32_t>& place = place_[spec_.slots[s].table];
       for (auto* column : {&part.target[s], &part.history[s], &part.negative[s]}) {
         for (std::uint32_t& index : *column) index = place[index];

@@ -10,6 +10,7 @@
 #include "common/partition.h"
 #include "common/status.h"
 #include "data/batch.h"
+#include "data/content.h"
 #include "data/negatives.h"
 #include "data/prepared_log.h"
 
@@ -54,6 +55,7 @@ struct StreamSpec {
   std::uint32_t history = 50;  // events of it at most, the newest; 0: none are looked at
   std::vector<SlotSpec> slots;
   std::uint32_t tables = 1;  // each slot's table is below
+  std::shared_ptr<const Content> content;  // of slots of kContent, which share no table with others
   NegativesSpec negatives;
   // Whether to draw auxiliary negatives: kRecent draws from the window before each history event,
   // kUniform from all items but those that negatives.exclude names, all other kinds by popularity.

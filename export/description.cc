@@ -23,7 +23,9 @@ json::object encode_model(const models::ModelSpec& m, const std::vector<std::str
                      {"source", sources.at(i)},
                      {"table", s.table},
                      {"width", s.width},
-                     {"in_history", s.in_history}});
+                     {"in_history", s.in_history},
+                     {"frozen", s.frozen},
+                     {"projected", s.projected}});
   }
   return {{"kind", m.kind},
           {"slots", slots},
@@ -70,7 +72,8 @@ void decode_model(const json::object& object, Description& d) {
   for (const json::value& value : object.at("slots").as_array()) {
     const json::object& slot = value.as_object();
     m.slots.push_back({string(slot, "name"), number<std::int32_t>(slot, "table"),
-                       number<std::int32_t>(slot, "width"), slot.at("in_history").as_bool()});
+                       number<std::int32_t>(slot, "width"), slot.at("in_history").as_bool(),
+                       slot.at("frozen").as_bool(), number<std::int32_t>(slot, "projected")});
     d.slot_sources.push_back(string(slot, "source"));
   }
   m.numeric_features = number<std::int32_t>(object, "numeric_features");

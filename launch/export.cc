@@ -36,6 +36,8 @@ const char* source_name(data::SlotSource source) {
       return "user";
     case data::SlotSource::kContext:
       return "context";
+    case data::SlotSource::kContent:
+      return "content";
   }
   return "";
 }
@@ -57,6 +59,17 @@ std::vector<std::uint64_t> known_ids(const data::PreparedLog& log, const data::S
     }
   }
   return {ids.begin(), ids.end()};
+}
+
+// A table of the vectors of items: those that the checkpoint's model was told, and any more.
+artefact::TableRows rows_of(const data::Content& content, const std::string& name) {
+  artefact::TableRows table;
+  table.name = name;
+  table.width = content.width();
+  table.keys.assign(content.ids().begin(), content.ids().end());
+  table.rows.assign(content.rows().begin(), content.rows().end() - content.width());
+  table.stored = table.keys.size();
+  return table;
 }
 
 Result<std::vector<artefact::Item>> items_of(Storage& storage, const data::PreparedLog& log) {
@@ -152,6 +165,10 @@ Status Export::read_checkpoint() {
   ASSIGN_OR_RETURN(contents_.description.digest, checkpoint::read_digest(storage_, chain));
   const auto tables = static_cast<std::uint32_t>(plan_.graph->tables());
   for (std::uint32_t t = 0; t < tables; ++t) {
+    if (plan_.graph->is_frozen(static_cast<std::int32_t>(t))) {
+      contents_.tables.push_back(rows_of(*plan_.content, plan_.tables[t].name()));
+      continue;
+    }
     ASSIGN_OR_RETURN(auto table, artefact::load_table(storage_, chain, t, plan_.tables[t],
                                                       known_ids(*plan_.log, plan_.train.slots[t])));
     contents_.tables.push_back(std::move(table));
@@ -193,7 +210,7 @@ Status Export::take_statistics(artefact::StatisticsObserver& observer) {
   ASSIGN_OR_RETURN(const auto batches, spread_batches(plan_.log, spec, kStatisticsSamples));
   if (batches.empty())
     return invalid("no samples to take Dice's statistics from; use --dice batch");
-  Forward forward(*plan_.graph, contents_.tables, plan_.tables, trained_dense_);
+  Forward forward(*plan_.graph, contents_.tables, plan_.tables, trained_dense_, frozen_rows(plan_));
   for (const data::Batch& batch : batches) {
     forward.run(batch, executor_);
     observer.observe(forward.session());
@@ -238,9 +255,9 @@ Status Export::score_samples() {
   spec.auxiliary = false;
   ASSIGN_OR_RETURN(const auto batches,
                    spread_batches(plan_.log, spec, std::max(options_.samples, kSamplesChecked)));
-  samples_ = to_samples(batches, *serving_);
-  Forward serving(*serving_, contents_.tables, plan_.tables, contents_.dense);
-  Forward trained(*plan_.graph, contents_.tables, plan_.tables, trained_dense_);
+  samples_ = to_samples(batches, *serving_, plan_.content.get());
+  Forward serving(*serving_, contents_.tables, plan_.tables, contents_.dense, frozen_rows(plan_));
+  Forward trained(*plan_.graph, contents_.tables, plan_.tables, trained_dense_, frozen_rows(plan_));
   ScoreSums serving_scores, trained_scores;
   for (const data::Batch& batch : batches) {
     const std::vector<float> labels = labels_of(batch);

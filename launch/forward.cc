@@ -11,16 +11,19 @@
 namespace meander::launch {
 
 Forward::Forward(const nn::Graph& graph, std::span<const artefact::TableRows> tables,
-                 std::span<const wire::TableSpec> specs, std::span<const float> dense)
+                 std::span<const wire::TableSpec> specs, std::span<const float> dense,
+                 std::vector<nn::ConstMatrix> frozen)
     : graph_(graph),
       tables_(tables),
       specs_(specs),
       dense_(dense),
+      frozen_(std::move(frozen)),
       session_(graph),
       rows_(tables.size()) {}
 
 void Forward::look_up(const data::Batch& batch) {
   for (std::size_t t = 0; t < tables_.size(); ++t) {
+    if (graph_.is_frozen(static_cast<std::int32_t>(t))) continue;
     const artefact::TableRows& table = tables_[t];
     const std::size_t width = table.width;
     rows_[t].resize(batch.keys[t].size() * width);
@@ -45,6 +48,10 @@ std::span<const float> Forward::run(const data::Batch& batch, Executor& executor
   }
   std::vector<nn::ConstMatrix> tables;
   for (std::size_t t = 0; t < rows_.size(); ++t) {
+    if (graph_.is_frozen(static_cast<std::int32_t>(t))) {
+      tables.push_back(frozen_[t]);
+      continue;
+    }
     const auto width = static_cast<std::int32_t>(tables_[t].width);
     tables.push_back(
         {rows_[t].data(), static_cast<std::int32_t>(batch.keys[t].size()), width, width});
@@ -70,7 +77,7 @@ namespace {
 
 // One part's groups, appended to `samples`, whose sizes are fixed.
 void append_part(const data::Batch& batch, const data::Part& part, const nn::Graph& graph,
-                 artefact::Samples& samples) {
+                 const data::Content* content, artefact::Samples& samples) {
   const auto& slots = graph.slots();
   const auto first = static_cast<std::int64_t>(samples.history_length.size());
   samples.history_length.insert(samples.history_length.end(), part.lengths.begin(),
@@ -83,16 +90,17 @@ void append_part(const data::Batch& batch, const data::Part& part, const nn::Gra
   }
   samples.numeric.insert(samples.numeric.end(), part.numeric.begin(), part.numeric.end());
   for (std::size_t s = 0; s < slots.size(); ++s) {
-    const auto& keys = batch.keys[slots[s].table];
-    for (std::uint32_t index : part.target[s]) {
-      samples.target[s].push_back(static_cast<std::int64_t>(keys[index]));
-    }
+    const auto id_of = [&](std::uint32_t index) {
+      return slots[s].frozen ? content->id_of(index)
+                             : static_cast<std::int64_t>(batch.keys[slots[s].table][index]);
+    };
+    for (std::uint32_t index : part.target[s]) samples.target[s].push_back(id_of(index));
     if (!slots[s].in_history) continue;
     for (std::size_t t = 0; t < part.step_rows.size(); ++t) {
       for (std::int32_t g = 0; g < part.step_rows[t]; ++g) {
         const std::uint32_t index = part.history[s][part.step_offset[t] + g];
         samples.history[s][(first + g) * samples.steps + static_cast<std::int64_t>(t)] =
-            static_cast<std::int64_t>(keys[index]);
+            id_of(index);
       }
     }
   }
@@ -100,7 +108,8 @@ void append_part(const data::Batch& batch, const data::Part& part, const nn::Gra
 
 }  // namespace
 
-artefact::Samples to_samples(std::span<const data::Batch> batches, const nn::Graph& graph) {
+artefact::Samples to_samples(std::span<const data::Batch> batches, const nn::Graph& graph,
+                             const data::Content* content) {
   artefact::Samples samples;
   for (const data::Batch& batch : batches) {
     std::int64_t groups = 0;
@@ -116,7 +125,7 @@ artefact::Samples to_samples(std::span<const data::Batch> batches, const nn::Gra
     samples.history.emplace_back(slot.in_history ? samples.groups * samples.steps : 0);
   }
   for (const data::Batch& batch : batches) {
-    for (const data::Part& part : batch.parts) append_part(batch, part, graph, samples);
+    for (const data::Part& part : batch.parts) append_part(batch, part, graph, content, samples);
   }
   return samples;
 }

@@ -18,9 +18,11 @@ namespace meander::launch {
 // its initial one, as a lane would answer. Keeps working memory: one thread at a time.
 class Forward {
  public:
-  // Everything is borrowed. `specs`: how the job makes each table's rows.
+  // Everything is borrowed. `specs`: how the job makes each table's rows; `frozen`: by table, the
+  // rows of those that nothing trains.
   Forward(const nn::Graph& graph, std::span<const artefact::TableRows> tables,
-          std::span<const wire::TableSpec> specs, std::span<const float> dense);
+          std::span<const wire::TableSpec> specs, std::span<const float> dense,
+          std::vector<nn::ConstMatrix> frozen);
   // Logits of the batch's samples, parts one after another; valid until the next run.
   std::span<const float> run(const data::Batch& batch, Executor& executor);
   const nn::Session& session() const { return session_; }
@@ -32,6 +34,7 @@ class Forward {
   std::span<const artefact::TableRows> tables_;
   std::span<const wire::TableSpec> specs_;
   std::span<const float> dense_;
+  std::vector<nn::ConstMatrix> frozen_;
   nn::Session session_;
   std::vector<std::vector<float>> rows_;  // by table
   std::vector<float> logits_;
@@ -42,8 +45,10 @@ Result<std::vector<data::Batch>> spread_batches(std::shared_ptr<const data::Prep
                                                 const data::StreamSpec& spec,
                                                 std::uint64_t samples);
 
-// Batches as raw ids, groups in the order of their parts: that of Forward's logits.
-artefact::Samples to_samples(std::span<const data::Batch> batches, const nn::Graph& graph);
+// Batches as raw ids, groups in the order of their parts: that of Forward's logits. `content`: what
+// the graph's frozen slots read; may be null where there are none.
+artefact::Samples to_samples(std::span<const data::Batch> batches, const nn::Graph& graph,
+                             const data::Content* content);
 
 // The labels of a batch's samples in the same order.
 std::vector<float> labels_of(const data::Batch& batch);

@@ -77,6 +77,12 @@ void check_data(Checker& check, const job::Job& job) {
   check.require(job.model().loss() != "sampled" || negatives.shared() > 0, "data.negatives.shared",
                 "say how many items model.loss: sampled is to draw for a batch");
   check.range("data.negatives.window_s", negatives.window_s(), 0.001, 1e9);
+  if (data.has_content()) {
+    check.require(!data.content().vectors().empty(), "data.content.vectors",
+                  "say where the vectors of items are: a .npy file");
+    check.require(!data.content().items().empty(), "data.content.items",
+                  "say which items the vectors are of: a .npy file of int64, or a text of ids");
+  }
   if (!data.has_source()) return;
   check.require(!data.source().format().empty(), "data.source.format",
                 "say what the input is, such as ml-1m or csv");
@@ -113,6 +119,7 @@ void check_model(Checker& check, const job::Model& model) {
   check.range("model.dropout", model.dropout(), 0.0f, 0.99f);
   check.range("model.blocks", model.blocks(), 1u, 64u);
   check.range("model.heads", model.heads(), 1u, 64u);
+  check.range("model.content_width", model.content_width(), 0u, 4096u);
   check_word(check, "model.decay", model.decay(), {"fixed", "learned", "user", "category"});
   check.range("model.half_life_h", model.half_life_h(), 1e-3f, 1e6f);
 }
@@ -224,6 +231,11 @@ Status expand(Storage& storage, const LoadedJob& job, const std::string& field, 
 Status expand_paths(Storage& storage, LoadedJob& job) {
   job::Data& data = *job.spec.mutable_data();
   RETURN_IF_ERROR(expand(storage, job, "data.path", *data.mutable_path()));
+  if (data.has_content()) {
+    job::Content& content = *data.mutable_content();
+    RETURN_IF_ERROR(expand(storage, job, "data.content.vectors", *content.mutable_vectors()));
+    RETURN_IF_ERROR(expand(storage, job, "data.content.items", *content.mutable_items()));
+  }
   // The source is read only when the log has not been prepared yet.
   if (!data.has_source() || storage.exists(data.path())) return {};
   for (std::string& path : *data.mutable_source()->mutable_in()) {

@@ -30,6 +30,8 @@ Result<data::SlotSpec> find_slot(const data::PreparedLog& log, const LoadedJob& 
     slot.source = data::SlotSource::kItem;
   } else if (name == "category" && log.has_category()) {
     slot.source = data::SlotSource::kCategory;
+  } else if (name == "content" && job.spec.data().has_content()) {
+    slot.source = data::SlotSource::kContent;
   } else if (name == "user") {
     slot.source = data::SlotSource::kUser;
   } else if (log.context_column(name)) {
@@ -38,15 +40,37 @@ Result<data::SlotSpec> find_slot(const data::PreparedLog& log, const LoadedJob& 
   } else {
     std::vector<std::string> known = {"item", "user"};
     if (log.has_category()) known.push_back("category");
+    if (job.spec.data().has_content()) known.push_back("content");
     known.insert(known.end(), log.context().begin(), log.context().end());
+    const char* hint = name == "content" ? " (vectors of items are named in data.content)" : "";
     return invalid(job.place("model.slots") + ": the log has no '" + name + "'; it has " +
-                   join(known));
+                   join(known) + hint);
   }
   return slot;
 }
 
-bool is_in_history(const data::SlotSpec& slot) {
-  return slot.source == data::SlotSource::kItem || slot.source == data::SlotSource::kCategory;
+bool is_in_history(const data::SlotSpec& slot) { return data::is_of_event(slot.source); }
+
+// The vectors that slot `content` reads; null where there is none.
+Result<std::shared_ptr<const data::Content>> load_content(
+    Storage& storage, const LoadedJob& job, const data::PreparedLog& log,
+    const std::vector<data::SlotSpec>& slots) {
+  const auto is_content = [](const data::SlotSpec& slot) {
+    return slot.source == data::SlotSource::kContent;
+  };
+  if (std::ranges::none_of(slots, is_content)) return std::shared_ptr<const data::Content>();
+  const job::Content& files = job.spec.data().content();
+  auto content = data::Content::load(storage, files.vectors(), files.items());
+  if (!content.ok()) return std::move(content).status().context(job.place("data.content"));
+  const auto has_vector = [&](const data::ItemEntry& item) {
+    return content.value()->has(item.item);
+  };
+  if (std::ranges::none_of(log.items(), has_vector)) {
+    return invalid(job.place("data.content.items") + ": none of the " +
+                   std::to_string(content.value()->ids().size()) + " ids in " + files.items() +
+                   " is an item of " + log.path() + ": they are of another log");
+  }
+  return content;
 }
 
 // One table for each slot, those of a behaviour first.
@@ -63,7 +87,7 @@ Result<std::vector<data::SlotSpec>> find_slots(const data::PreparedLog& log, con
   }
   std::stable_partition(slots.begin(), slots.end(), is_in_history);
   if (!is_in_history(slots.front())) {
-    return invalid(job.place("model.slots") + ": a history needs item or category");
+    return invalid(job.place("model.slots") + ": a history needs item, category or content");
   }
   for (std::size_t i = 0; i < slots.size(); ++i) slots[i].table = static_cast<std::uint32_t>(i);
   return slots;
@@ -72,12 +96,17 @@ Result<std::vector<data::SlotSpec>> find_slots(const data::PreparedLog& log, con
 std::int32_t to_int(std::uint32_t value) { return static_cast<std::int32_t>(value); }
 
 models::ModelSpec model_spec(const job::Model& model, const data::PreparedLog& log,
-                             const std::vector<data::SlotSpec>& slots, const LoadedJob& job) {
+                             const std::vector<data::SlotSpec>& slots, const data::Content* content,
+                             const LoadedJob& job) {
   models::ModelSpec spec;
   spec.kind = model.kind();
   for (const data::SlotSpec& slot : slots) {
-    spec.slots.push_back(
-        {slot.name, to_int(slot.table), to_int(model.embedding()), is_in_history(slot)});
+    nn::SlotSpec& of_model = spec.slots.emplace_back();
+    of_model = {slot.name, to_int(slot.table), to_int(model.embedding()), is_in_history(slot)};
+    if (slot.source != data::SlotSource::kContent) continue;
+    of_model.width = to_int(content->width());
+    of_model.frozen = true;
+    of_model.projected = to_int(model.content_width());
   }
   spec.numeric_features = static_cast<std::int32_t>(log.numeric().size());
   spec.hidden = to_int(model.hidden());
@@ -170,8 +199,10 @@ void set_needs(const nn::Graph& graph, bool training, data::StreamSpec& spec) {
   }
 }
 
-data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSpec>& slots) {
+data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSpec>& slots,
+                             const std::shared_ptr<const data::Content>& content) {
   data::StreamSpec spec;
+  spec.content = content;
   spec.order = static_cast<data::StreamOrder>(job.data().order());
   spec.seed = job.train().seed();
   spec.shuffle = job.data().shuffle_seed();
@@ -228,6 +259,8 @@ double distinct_values(const data::PreparedLog& log, data::SlotSource source) {
       return static_cast<double>(log.users());
     case data::SlotSource::kContext:
       return kContextValues;
+    case data::SlotSource::kContent:
+      break;
   }
   return 1;
 }
@@ -241,6 +274,12 @@ wire::TableSpec slot_table(const Plan& plan, const data::SlotSpec& slot) {
   const job::Job& job = plan.job.spec;
   wire::TableSpec table;
   table.set_name(slot.name);
+  // Rows of content are the workers' own. Their table stays empty, and says how wide they are.
+  if (slot.source == data::SlotSource::kContent) {
+    table.set_width(plan.content->width());
+    table.mutable_optimizer()->set_kind(wire::Optimizer::SGD);
+    return table;
+  }
   table.set_width(job.model().embedding());
   *table.mutable_optimizer() = wire_optimizer(job.train().optimizer());
   // Lazy Adam in the form that the published models' framework has for sparse rows.
@@ -366,13 +405,14 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   const job::Job& spec = plan.job.spec;
   ASSIGN_OR_RETURN(plan.log, open_log(storage, plan.job));
   ASSIGN_OR_RETURN(const std::vector<data::SlotSpec> slots, find_slots(*plan.log, plan.job));
-  plan.model = model_spec(spec.model(), *plan.log, slots, plan.job);
+  ASSIGN_OR_RETURN(plan.content, load_content(storage, plan.job, *plan.log, slots));
+  plan.model = model_spec(spec.model(), *plan.log, slots, plan.content.get(), plan.job);
   RETURN_IF_ERROR(add_graph(storage, plan));
   auto graph = models::build_model(plan.model);
   if (!graph.ok()) return std::move(graph).status().context(plan.job.file + ": model");
   plan.graph = std::make_shared<const nn::Graph>(std::move(graph).value());
 
-  plan.train = stream_spec(spec, slots);
+  plan.train = stream_spec(spec, slots, plan.content);
   set_range(plan.train, spec.data().train());
   plan.train.count = plan.workers();
   plan.train.epochs = spec.train().epochs();
@@ -380,7 +420,7 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   set_needs(*plan.graph, true, plan.train);
   plan.trains = spec.data().train().part() != job::Range::none;
 
-  plan.held_out = stream_spec(spec, slots);
+  plan.held_out = stream_spec(spec, slots, plan.content);
   set_range(plan.held_out, spec.data().test());
   plan.held_out.order = data::StreamOrder::kTime;
   set_needs(*plan.graph, false, plan.held_out);
@@ -478,6 +518,17 @@ Status check_no_averaging(const Plan& plan) {
   if (!averages_dense(plan)) return {};
   return invalid(plan.job.place("train.dense") +
                  ": allreduce needs MPI: start it with mpirun -np N meander train");
+}
+
+std::vector<nn::ConstMatrix> frozen_rows(const Plan& plan) {
+  std::vector<nn::ConstMatrix> frozen(plan.graph->tables());
+  for (const data::SlotSpec& slot : plan.train.slots) {
+    if (slot.source != data::SlotSource::kContent) continue;
+    const auto width = static_cast<std::int32_t>(plan.content->width());
+    const auto rows = static_cast<std::int32_t>(plan.content->rows_count());
+    frozen[slot.table] = {plan.content->rows().data(), rows, width, width};
+  }
+  return frozen;
 }
 
 worker::OpenStream open_stream(const Plan& plan) {

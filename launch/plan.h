@@ -21,6 +21,7 @@ namespace meander::launch {
 struct Plan {
   LoadedJob job;
   std::shared_ptr<const data::PreparedLog> log;
+  std::shared_ptr<const data::Content> content;  // null: no slot reads it
   models::ModelSpec model;
   std::shared_ptr<const nn::Graph> graph;
   data::StreamSpec train;     // index and count are set for each stream
@@ -53,6 +54,10 @@ bool averages_dense(const Plan& plan);
 nn::Precision precision_of(const Plan& plan);
 // kInvalid when the plan averages: only `mpirun meander train` does.
 Status check_no_averaging(const Plan& plan);
+
+// By table: the rows that every worker holds, as WorkerOptions has them. The plan must outlive
+// them.
+std::vector<nn::ConstMatrix> frozen_rows(const Plan& plan);
 
 // The worker's sources of batches. They share the plan's log. Where dense parameters are averaged
 // all streams have the same number of batches: the last ones of the shorter streams are empty.

@@ -126,6 +126,7 @@ Result<std::unique_ptr<RoleThread>> start_worker(Process& process, const Plan& p
   const job::Train& train = plan.job.spec.train();
   options.depth = train.depth() != 0 ? train.depth() : train.mode() == job::Train::bsp ? 2 : 1;
   options.precision = precision_of(plan);
+  options.frozen = frozen_rows(plan);
   options.clip_norm = train.clip_norm();
   options.wire_precision = wire_precision(train.wire());
   return RoleThread::start(process, process.pool, std::move(transport), scheduler,

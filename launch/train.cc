@@ -61,6 +61,7 @@ std::uint64_t rows_of(const Plan& plan, std::size_t table) {
     case data::SlotSource::kUser:
       return plan.log->users();
     case data::SlotSource::kContext:
+    case data::SlotSource::kContent:
       return 0;
   }
   return 0;

@@ -13,11 +13,17 @@
 namespace meander::models {
 namespace {
 
+// The slot that says of what kind a behaviour is: its category; where there is none, its item.
+std::int32_t kind_of(const ModelSpec& spec) {
+  std::vector<std::int32_t> slots = slots_of(spec, true);
+  while (slots.size() > 1 && spec.slots[slots.back()].frozen) slots.pop_back();
+  return slots.back();
+}
+
 // A factor of the rate, from the category of each behaviour (or its item), or from the user.
 nn::TensorId rate_offset(nn::Graph& graph, const ModelSpec& spec) {
   if (spec.decay == "category") {
-    const std::int32_t last = slots_of(spec, true).back();  // category; item where there is none
-    const auto rows = nn::embedding(graph, "rate/category", nn::Source::kHistory, {last});
+    const auto rows = nn::embedding(graph, "rate/category", nn::Source::kHistory, {kind_of(spec)});
     return nn::dense(graph, "rate", rows, 1);
   }
   const auto rows =

@@ -49,6 +49,7 @@ Status check_slots(const std::vector<nn::SlotSpec>& slots) {
   }
   std::set<std::string> names;
   std::vector<std::int32_t> widths(slots.size(), 0);  // by table
+  std::set<std::int32_t> frozen, trained;             // tables
   for (std::size_t i = 0; i < slots.size(); ++i) {
     const nn::SlotSpec& slot = slots[i];
     const std::string where = "slot '" + slot.name + "'";
@@ -60,6 +61,14 @@ Status check_slots(const std::vector<nn::SlotSpec>& slots) {
     if (slot.table < 0 || slot.table >= static_cast<std::int32_t>(slots.size())) {
       return invalid(where + ": table " + std::to_string(slot.table) +
                      " is out of range: tables count from 0");
+    }
+    (slot.frozen ? frozen : trained).insert(slot.table);
+    if (frozen.contains(slot.table) && trained.contains(slot.table)) {
+      return invalid(where + ": its table is both trained and frozen");
+    }
+    if (slot.projected != 0) {
+      RETURN_IF_ERROR(check_width(where + ": projected", slot.projected));
+      if (!slot.frozen) return invalid(where + ": only rows that are not trained are projected");
     }
     std::int32_t& width = widths[slot.table];
     if (width != 0 && width != slot.width) {
@@ -79,7 +88,7 @@ Status check_slots(const std::vector<nn::SlotSpec>& slots) {
 // Attention cuts what it reads, the item's row or the whole behaviour, into heads.
 Status check_heads(const ModelSpec& spec) {
   std::int32_t width = 0;
-  for (const nn::SlotSpec& slot : spec.slots) width += slot.in_history ? slot.width : 0;
+  for (const nn::SlotSpec& slot : spec.slots) width += slot.in_history ? slot.columns() : 0;
   if (spec.kind == "sasrec") width = spec.slots[0].width;
   if (width % spec.heads == 0) return {};
   return invalid("heads is " + std::to_string(spec.heads) + ": must divide the width " +
@@ -117,6 +126,10 @@ Status check_graph(const ModelSpec& spec) {
 
 Status check_fields(const ModelSpec& spec) {
   RETURN_IF_ERROR(check_slots(spec.slots));
+  if (spec.kind == "sasrec" && spec.slots[0].frozen) {
+    return invalid("learns rows of items, and slot '" + spec.slots[0].name +
+                   "' has rows that nothing trains: name item first");
+  }
   if (spec.numeric_features < 0 || spec.numeric_features > kWidthMax) {
     return invalid("numeric_features is " + std::to_string(spec.numeric_features) +
                    ": must be 0 to " + std::to_string(kWidthMax));

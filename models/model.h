@@ -18,7 +18,7 @@ namespace meander::models {
 // Everything a model may be told. A field that a model does not use is left alone by it.
 struct ModelSpec {
   std::string kind;                   // "dnn", "lstm", "din", "dien", ...: a file of this folder
-  std::vector<nn::SlotSpec> slots;    // history slots first
+  std::vector<nn::SlotSpec> slots;    // history slots first; content is a frozen one
   std::int32_t numeric_features = 0;  // F
   std::int32_t hidden = 36;           // recurrent state
   std::int32_t layers = 1;            // recurrent ones; of a graph: steps that a node sees

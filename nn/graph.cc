@@ -47,6 +47,8 @@ Graph::Graph(std::vector<SlotSpec> slots, std::int32_t numeric_features)
     CHECK_GE(slot.table, 0) << slot.name;
     CHECK_GT(slot.width, 0) << slot.name;
     CHECK_EQ(slot.width, table_width(slot.table)) << slot.name << ": one table has one width";
+    CHECK_EQ(slot.frozen, is_frozen(slot.table)) << slot.name << ": of a table that is trained";
+    CHECK(slot.frozen || slot.projected == 0) << slot.name << ": only frozen rows are projected";
   }
 }
 
@@ -63,6 +65,14 @@ ParamId Graph::param(std::string name, std::int32_t rows, std::int32_t cols, Ini
   for (const ParamSpec& other : params_) CHECK_NE(other.name, name);
   params_.push_back({std::move(name), rows, cols, init, is_statistic, 0});
   return static_cast<ParamId>(params_.size() - 1);
+}
+
+ParamId Graph::shared_param(const std::string& name, std::int32_t rows, std::int32_t cols,
+                            Init init) {
+  const auto found = std::ranges::find(params_, name, &ParamSpec::name);
+  if (found == params_.end()) return param(name, rows, cols, init);
+  CHECK(found->rows == rows && found->cols == cols) << name << ": shared in two shapes";
+  return static_cast<ParamId>(found - params_.begin());
 }
 
 void Graph::use_catalogue(std::int32_t table, bool training, CatalogueUse use) {
@@ -108,6 +118,11 @@ std::int32_t Graph::table_width(std::int32_t table) const {
     if (slot.table == table) return slot.width;
   }
   LOG(FATAL) << "no slot looks up table " << table;
+}
+
+bool Graph::is_frozen(std::int32_t table) const {
+  const auto slot = std::ranges::find(slots_, table, &SlotSpec::table);
+  return slot != slots_.end() && slot->frozen;
 }
 
 std::size_t Graph::dense_size() const {

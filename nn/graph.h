@@ -18,6 +18,14 @@ struct SlotSpec {
   std::int32_t table = 0;
   std::int32_t width = 0;
   bool in_history = false;  // exists for history rows too, not only for samples
+  // The table's rows are given and never trained: a step has all of them, and no gradient.
+  bool frozen = false;
+  // Of a frozen slot: columns that one trained layer, shared by all its look-ups, brings its rows
+  // to; 0: the rows as they are.
+  std::int32_t projected = 0;
+
+  // Columns that a look-up has.
+  std::int32_t columns() const { return projected > 0 ? projected : width; }
 };
 
 // A model: a static list of ops over tensors, declared once, that trains, infers and exports. A
@@ -32,6 +40,8 @@ class Graph {
   TensorId tensor(Rows rows, std::int32_t width, bool has_grad = true);
   ParamId param(std::string name, std::int32_t rows, std::int32_t cols, Init init,
                 bool is_statistic = false);
+  // The parameter of this name if there is one, else a new one: for ops that share it.
+  ParamId shared_param(const std::string& name, std::int32_t rows, std::int32_t cols, Init init);
   void add(std::unique_ptr<Op> op);  // CHECKs the scope rule of nn/op.h
   // The scope of an op that could be at either, were it added now.
   Scope scope() const { return ops_.empty() ? Scope::kPart : ops_.back()->scope(); }
@@ -45,6 +55,7 @@ class Graph {
   std::int32_t numeric_features() const { return numeric_features_; }
   std::int32_t tables() const;  // 1 + highest table of any slot
   std::int32_t table_width(std::int32_t table) const;
+  bool is_frozen(std::int32_t table) const;
   const TensorSpec& spec(TensorId id) const { return tensors_[id]; }
   const ParamSpec& param_spec(ParamId id) const { return params_[id]; }
   const std::vector<TensorSpec>& tensor_specs() const { return tensors_; }
@@ -86,7 +97,8 @@ class Graph {
 // One step's input: the parts of a batch, the rows of its keys, the dense vector.
 struct StepInput {
   std::span<const PartInput> parts;
-  std::span<const ConstMatrix> tables;  // by table: (keys of the batch, width)
+  // By table: (keys of the batch, width); of a frozen one all its rows.
+  std::span<const ConstMatrix> tables;
   std::span<const float> dense;         // (dense_size)
   std::span<const Catalogue> catalogues = {};  // by table; may be empty
   std::uint64_t seed = 0;               // of this step, for OpContext::seed
@@ -94,7 +106,8 @@ struct StepInput {
 
 // One step's result. The caller owns the memory; train() overwrites it.
 struct StepOutput {
-  std::span<const Matrix> dtables;  // by table: dLoss/drow, (keys, width), duplicates summed
+  // By table: dLoss/drow, (keys, width), duplicates summed; (0, width) of a frozen one.
+  std::span<const Matrix> dtables;
   std::span<float> ddense;          // (dense_size)
   std::span<float> logits;          // (samples of the batch) parts one after another
   double loss = 0;                  // what was minimised, with auxiliary losses

@@ -158,6 +158,9 @@ struct Session::Memory {
   // Of the step under way.
   Precision precision() const { return training ? train_precision : Precision::kF32; }
   bool at_batch(TensorId id) const { return in_batch[id]; }
+  std::int32_t gradient_rows(std::size_t table) const {
+    return frozen[table] ? 0 : input->tables[table].rows;
+  }
   std::span<const float> logits() const {
     const Matrix& all = batch.values[graph.logits()];
     return {all.data, static_cast<std::size_t>(all.rows)};
@@ -167,6 +170,7 @@ struct Session::Memory {
   const Precision train_precision;
   std::size_t part_ops = 0;    // ops before this one work one part alone
   std::vector<char> in_batch;  // by tensor: its rows of all parts lie together
+  std::vector<char> frozen;    // by table
   std::vector<std::size_t> packed_at;
   Arena packed;
   std::vector<std::unique_ptr<Workspace>> parts;
@@ -204,6 +208,7 @@ Session::Memory::Memory(const Graph& g, Precision precision)
     for (TensorId id : ops[op]->inputs()) in_batch[id] = g.spec(id).rows != Rows::kHistory;
     for (TensorId id : ops[op]->outputs()) in_batch[id] = 1;
   }
+  for (std::int32_t t = 0; t < g.tables(); ++t) frozen.push_back(g.is_frozen(t));
   packed_at.resize(ops.size());
   for (std::size_t op = 0; op < ops.size(); ++op) {
     packed_at[op] = packed.take(
@@ -314,7 +319,7 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
     for (std::size_t t = 0; t < input->tables.size(); ++t) {
       const ConstMatrix& rows = input->tables[t];
       CHECK_EQ(rows.cols, graph.table_width(t));
-      space.dtable_at[t] = arena.take(static_cast<std::size_t>(rows.rows) * rows.cols);
+      space.dtable_at[t] = arena.take(static_cast<std::size_t>(gradient_rows(t)) * rows.cols);
     }
   }
   space.sums_end = arena.planned();
@@ -358,7 +363,7 @@ void Session::Memory::lay_out_part(std::size_t p) {
   space.context.dparams = space.arena.at(space.dparams_at);
   for (std::size_t t = 0; t < input->tables.size(); ++t) {
     const ConstMatrix& rows = input->tables[t];
-    space.dtables[t] = {space.arena.at(space.dtable_at[t]), rows.rows, rows.cols, rows.cols};
+    space.dtables[t] = {space.arena.at(space.dtable_at[t]), gradient_rows(t), rows.cols, rows.cols};
   }
 }
 
@@ -409,7 +414,7 @@ void Session::Memory::begin_sums() {
   batch.context.dtables = output->dtables;
   for (std::size_t t = 0; t < input->tables.size(); ++t) {
     const Matrix& sum = output->dtables[t];
-    CHECK_EQ(sum.rows, input->tables[t].rows);
+    CHECK_EQ(sum.rows, gradient_rows(t));
     CHECK_EQ(sum.cols, input->tables[t].cols);
     CHECK_EQ(sum.stride, sum.cols);
     space.dtables[t] = sum;

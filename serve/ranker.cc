@@ -66,7 +66,7 @@ Samples Ranker::history_samples(const UserHistory& history) const {
     samples.target.emplace_back();
     samples.history.emplace_back();
     if (!d.model.slots[s].in_history) continue;
-    const auto& column = d.slot_sources[s] == "item" ? history.item : history.category;
+    const auto& column = d.slot_sources[s] == "category" ? history.category : history.item;
     for (std::uint64_t id : column.last(steps)) {
       samples.history.back().push_back(static_cast<std::int64_t>(id));
     }
@@ -87,9 +87,9 @@ void Ranker::set_candidates(std::span<const Item* const> items, std::uint64_t us
   for (std::size_t s = 0; s < d.slot_sources.size(); ++s) {
     samples.target[s].clear();
     for (const Item* item : items) {
-      const std::uint64_t id = d.slot_sources[s] == "item"       ? item->id
+      const std::uint64_t id = d.slot_sources[s] == "user"       ? user
                                : d.slot_sources[s] == "category" ? item->category
-                                                                 : user;
+                                                                 : item->id;  // or its content
       samples.target[s].push_back(static_cast<std::int64_t>(id));
     }
   }

@@ -110,16 +110,19 @@ class SmallExport {
     std::ranges::sort(contents_.items, {}, &artefact::Item::id);
   }
 
+  static bool is_by_item(const std::string& table) { return table == "item" || table == "content"; }
+
   void make_tables(const models::ModelSpec& spec) {
     for (std::int32_t t = 0; t < graph_.tables(); ++t) {
       artefact::TableRows& table = contents_.tables.emplace_back();
       table.name = std::ranges::find(spec.slots, t, &nn::SlotSpec::table)->name;
       table.width = static_cast<std::uint32_t>(graph_.table_width(t));
       for (const artefact::Item& item : contents_.items) {
-        if (table.name == "item") table.keys.push_back(static_cast<std::int64_t>(item.id));
+        if (!is_by_item(table.name)) break;
+        table.keys.push_back(static_cast<std::int64_t>(item.id));
       }
       const std::uint64_t others = table.name == "category" ? kCategories : kUsers;
-      for (std::uint64_t k = 0; table.name != "item" && k < others; ++k) {
+      for (std::uint64_t k = 0; !is_by_item(table.name) && k < others; ++k) {
         table.keys.push_back(static_cast<std::int64_t>(k));
       }
       std::ranges::sort(table.keys);

@@ -46,7 +46,8 @@ Pipeline::Pipeline(const WorkerOptions& options, const nn::Graph& graph, OpenStr
       open_slice_(std::move(open_slice)),
       transport_(transport),
       executor_(executor),
-      trainer_(graph, options.dense_block, options.clip_norm, collective, options.precision) {
+      trainer_(graph, options.dense_block, options.clip_norm, collective, options.precision,
+               options.frozen) {
   CHECK_GT(options.depth, 0u);
 }
 

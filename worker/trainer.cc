@@ -148,12 +148,20 @@ void add_curve(const Step& step, Accumulator& sums) {
 }
 
 Trainer::Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm,
-                 Collective* collective, nn::Precision precision)
+                 Collective* collective, nn::Precision precision,
+                 std::vector<nn::ConstMatrix> frozen)
     : graph_(graph),
       clip_norm_(clip_norm),
       collective_(collective),
+      frozen_(std::move(frozen)),
       dense_(dense_tables(graph, dense_block)),
-      session_(graph, precision) {}
+      session_(graph, precision) {
+  for (std::int32_t t = 0; t < graph.tables(); ++t) {
+    if (!graph.is_frozen(t)) continue;
+    CHECK_LT(static_cast<std::size_t>(t), frozen_.size()) << "frozen rows are missing";
+    CHECK_EQ(frozen_[t].cols, graph.table_width(t));
+  }
+}
 
 std::vector<std::uint32_t> Trainer::widths() const {
   std::vector<std::uint32_t> widths;
@@ -209,6 +217,11 @@ void Trainer::bind(Step& step) {
   for (std::size_t p = 0; p < parts_used_; ++p) bind_part(batch, batch.parts[p], parts_[p]);
   tables_.clear();
   for (std::int32_t t = 0; t < graph_.tables(); ++t) {
+    if (graph_.is_frozen(t)) {
+      CHECK(batch.keys[t].empty()) << "nobody has keys of frozen rows";
+      tables_.push_back(frozen_[t]);
+      continue;
+    }
     const std::int32_t width = graph_.table_width(t);
     const std::span<const float> rows = step.rows[t].as<float>();
     CHECK_EQ(rows.size(), batch.keys[t].size() * width);
@@ -245,9 +258,9 @@ Status Trainer::gather_dense(Step& step) {
 void Trainer::bind_gradients(Step& step) {
   dtables_.clear();
   for (std::int32_t t = 0; t < graph_.tables(); ++t) {
-    const nn::ConstMatrix& rows = tables_[t];
-    float* drows = step.gradients[t].take(static_cast<std::size_t>(rows.rows) * rows.cols).data();
-    dtables_.push_back({drows, rows.rows, rows.cols, rows.cols});
+    const std::int32_t rows = graph_.is_frozen(t) ? 0 : tables_[t].rows, width = tables_[t].cols;
+    float* drows = step.gradients[t].take(static_cast<std::size_t>(rows) * width).data();
+    dtables_.push_back({drows, rows, width, width});
   }
 }
 

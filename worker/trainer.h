@@ -56,9 +56,10 @@ struct Step {
 // the dense vector (dense_tables()). train() and infer() belong to one thread at a time.
 class Trainer {
  public:
-  // `collective`: may be null (worker.h).
+  // `collective`: may be null; `frozen`: by table (worker.h).
   Trainer(const nn::Graph& graph, std::uint32_t dense_block, float clip_norm,
-          Collective* collective = nullptr, nn::Precision precision = nn::Precision::kF32);
+          Collective* collective = nullptr, nn::Precision precision = nn::Precision::kF32,
+          std::vector<nn::ConstMatrix> frozen = {});
 
   // Floats of a row, by table.
   std::vector<std::uint32_t> widths() const;
@@ -92,6 +93,7 @@ class Trainer {
   const nn::Graph& graph_;
   const float clip_norm_;
   Collective* const collective_;
+  const std::vector<nn::ConstMatrix> frozen_;
   std::vector<DenseBlocks> dense_;
   std::vector<Buffer> dense_keys_;
   nn::Session session_;

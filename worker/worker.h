@@ -53,6 +53,8 @@ struct WorkerOptions {
   std::uint32_t depth = 2;
   std::uint32_t dense_block = 256;  // floats of a row of the dense table
   nn::Precision precision = nn::Precision::kF32;
+  // By table: all rows of the graph's frozen ones, which nobody sends. They outlive the worker.
+  std::vector<nn::ConstMatrix> frozen;
   float clip_norm = 0;
   // How the rows and gradients of the graph's tables cross the wire; the dense vector's are f32.
   wire::Precision wire_precision = wire::F32;

@@ -245,6 +245,7 @@ void next_softmax_loss(Graph& graph, std::string name, TensorId states, std::int
   CHECK(spec.rows == Rows::kHistory || spec.rows == Rows::kGroup) << name;
   CHECK(items.in_history) << name << ": " << items.name;
   CHECK_EQ(spec.width, items.width) << name;
+  CHECK(!items.frozen) << name << ": " << items.name;
   CHECK(options.catalogue != Graph::CatalogueUse::kNone) << name;
   graph.use_catalogue(items.table, true, options.catalogue);
   const bool every = spec.rows == Rows::kHistory && !options.last_only;

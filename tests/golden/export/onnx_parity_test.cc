@@ -27,6 +27,7 @@ struct Case {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const std::string& kind : models::model_kinds()) {
+    if (models::graph_of(kind) != models::GraphKind::kNone) continue;  // those are not exported
     for (const char* dice : {"batch", "moving"}) {
       models::ModelSpec spec = SmallExport::spec_of(kind, /*user=*/kind == "mf");
       spec.dice = dice;
@@ -52,6 +53,12 @@ std::vector<Case> cases() {
     heads.heads = 2;
     heads.positions = 5;  // fewer than some histories have behaviours
     all.push_back({std::string(kind) + "_two_heads", heads});
+  }
+  for (const char* kind : {"dnn", "din", "dien"}) {
+    models::ModelSpec content = SmallExport::spec_of(kind);
+    content.slots.push_back({"content", 2, 7, true, true, 5});
+    content.hidden = 15;  // DIEN's state is as wide as a behaviour
+    all.push_back({std::string(kind) + "_content", content});
   }
   return all;
 }

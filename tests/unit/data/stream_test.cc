@@ -511,6 +511,69 @@ TEST_F(StreamTest, ContextAndNumbersAreTheTargetsOwn) {
   EXPECT_NEAR(sum / double(count), 0, 0.1);
 }
 
+// Vectors for the even items of the shop.
+std::shared_ptr<const Content> even_content(const PreparedLog& log) {
+  std::vector<std::int64_t> ids;
+  for (const ItemEntry& item : log.items()) {
+    if (item.item % 2 == 0) ids.push_back(static_cast<std::int64_t>(item.item));
+  }
+  return Content::create(ids, std::vector<float>(2 * ids.size(), 1.0f), 2).value();
+}
+
+TEST_F(StreamTest, ContentIsTheRowOfTheItemForAnyNumberOfLanes) {
+  StreamSpec spec = item_category_spec();
+  spec.auxiliary = true;
+  spec.content = even_content(*log_);
+  spec.slots.push_back({"content", SlotSource::kContent, 2, ""});
+  spec.tables = 3;
+  std::size_t with = 0, without = 0;
+  for (const std::uint32_t lanes : {1u, 3u}) {
+    const auto stream = open_stream(log_, spec);
+    Batch batch;
+    for (std::uint64_t seq = 0; seq < stream->batches(); ++seq) {
+      stream->build(seq, PartitionMap::even(lanes), batch);
+      EXPECT_TRUE(batch.keys[2].empty()) << "a key would be pulled";
+      for (const Part& part : batch.parts) {
+        const auto expect = [&](const std::vector<std::vector<std::uint32_t>>& columns) {
+          ASSERT_EQ(columns[2].size(), columns[0].size());
+          for (std::size_t i = 0; i < columns[0].size(); ++i) {
+            const std::uint64_t item = batch.keys[0][columns[0][i]];
+            ASSERT_EQ(columns[2][i], spec.content->row_of(item));
+            const bool has = columns[2][i] < spec.content->ids().size();
+            EXPECT_EQ(has, item % 2 == 0);
+            ++(has ? with : without);
+          }
+        };
+        expect(part.target);
+        expect(part.history);
+        expect(part.negative);
+      }
+    }
+  }
+  EXPECT_GT(with, 0u);
+  EXPECT_GT(without, 0u);
+}
+
+TEST_F(StreamTest, ContentAloneHasTheSameTargets) {
+  StreamSpec spec = item_category_spec();
+  const auto items = open_stream(log_, spec);
+  spec.content = even_content(*log_);
+  spec.slots = {{"content", SlotSource::kContent, 0, ""}};
+  spec.tables = 1;
+  const auto content = open_stream(log_, spec);
+  ASSERT_EQ(content->batches(), items->batches());
+  Batch a, b;
+  items->build(3, PartitionMap::even(2), a);
+  content->build(3, PartitionMap::even(2), b);
+  ASSERT_EQ(a.parts.size(), b.parts.size());
+  for (std::size_t p = 0; p < a.parts.size(); ++p) {
+    ASSERT_EQ(a.parts[p].target[0].size(), b.parts[p].target[0].size());
+    for (std::size_t i = 0; i < a.parts[p].target[0].size(); ++i) {
+      EXPECT_EQ(spec.content->row_of(a.keys[0][a.parts[p].target[0][i]]), b.parts[p].target[0][i]);
+    }
+  }
+}
+
 TEST_F(StreamTest, NoNegativesMeansOneCandidate) {
   StreamSpec spec = item_category_spec();
   spec.negatives.kind = NegativeKind::kNone;
@@ -545,6 +608,12 @@ TEST_F(StreamTest, WhatTheLogCannotServeIsRefused) {
   EXPECT_EQ(refused([](auto& s) { s.catalogues = {CatalogueKind::kDrawn}; }), Code::kInvalid);
   EXPECT_EQ(refused([](auto& s) {
               s.catalogues = {CatalogueKind::kNone, CatalogueKind::kAll};  // of categories
+            }),
+            Code::kInvalid);
+  EXPECT_EQ(refused([](auto& s) { s.slots[1].source = SlotSource::kContent; }), Code::kInvalid);
+  EXPECT_EQ(refused([&](auto& s) {
+              s.content = even_content(*log_);
+              s.slots.push_back({"content", SlotSource::kContent, 0, ""});  // the items' table
             }),
             Code::kInvalid);
   EXPECT_EQ(refused([](auto& s) { s.epochs = 0; }), Code::kInvalid);

@@ -7,6 +7,7 @@
 
 #include "checkpoint/generation.h"
 #include "data/generate.h"
+#include "data/npy.h"
 #include "data/prepare.h"
 #include "launch/resume.h"
 
@@ -117,6 +118,69 @@ TEST_F(Plans, SlotThatTheLogDoesNotHaveIsRefused) {
   EXPECT_NE(plan.status().message().find("the log has no 'device'; it has item, user, category"),
             std::string::npos);
   EXPECT_FALSE(this->plan({"model.slots=[user]"}).ok());
+}
+
+class ContentPlans : public Plans {
+ protected:
+  // Vectors of the given width for items 0 ... n - 1.
+  void write_content(std::uint64_t n, std::uint64_t width, std::int64_t first_item = 0) {
+    std::string vectors = data::npy_header("<f4", {n, width}), items;
+    for (std::uint64_t i = 0; i < n * width; ++i) {
+      const float value = static_cast<float>(i) / 8;
+      vectors.append(reinterpret_cast<const char*>(&value), sizeof value);
+    }
+    for (std::uint64_t i = 0; i < n; ++i) {
+      items += std::to_string(first_item + static_cast<std::int64_t>(i)) + "\n";
+    }
+    write("vectors.npy", vectors);
+    write("items.txt", items);
+  }
+  void write(const std::string& path, const std::string& text) {
+    ASSERT_TRUE(storage().write_atomic(path, text.data(), text.size()).ok());
+  }
+  Result<Plan> plan(std::vector<std::string> sets = {}) {
+    sets.insert(sets.begin(), {"data.content.vectors=vectors.npy", "data.content.items=items.txt",
+                               "model.slots=[content,item]"});
+    return Plans::plan(sets);
+  }
+  void expect_refused(const std::string& what, const std::vector<std::string>& sets = {}) {
+    const Result<Plan> plan = this->plan(sets);
+    ASSERT_FALSE(plan.ok()) << what;
+    EXPECT_NE(plan.status().message().find(what), std::string::npos) << plan.status().message();
+  }
+};
+
+TEST_F(ContentPlans, ContentIsASlotWhoseRowsTheWorkersHold) {
+  write_content(50, 6);
+  const Result<Plan> plan = this->plan({"model.content_width=5"});
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  const nn::SlotSpec& slot = plan->graph->slots()[0];
+  EXPECT_EQ(slot.name, "content");
+  EXPECT_EQ(slot.width, 6);
+  EXPECT_TRUE(slot.frozen);
+  EXPECT_EQ(slot.columns(), 5);
+  EXPECT_EQ(plan->tables[0].width(), 6u);
+  const std::vector<nn::ConstMatrix> frozen = frozen_rows(plan.value());
+  ASSERT_EQ(frozen.size(), 2u);
+  EXPECT_EQ(frozen[0].rows, 51);
+  EXPECT_EQ(frozen[0].row(3)[2], 20.0f / 8);
+  EXPECT_EQ(frozen[0].row(50)[5], 0.0f);
+  EXPECT_EQ(frozen[1].data, nullptr);
+}
+
+TEST_F(ContentPlans, ContentThatDoesNotFitIsNamed) {
+  expect_refused("vectors.npy");  // there is none
+  write_content(50, 6);
+  EXPECT_TRUE(this->plan().ok());
+  expect_refused("--set: data.content.items: say which items", {"data.content.items="});
+  expect_refused("model.content_width", {"model.content_width=5000"});
+  write_content(50, 6, 1'000'000);
+  expect_refused("none of the 50 ids in items.txt is an item of prepared/a");
+  write("items.txt", "1\n2\n");
+  expect_refused("items.txt: has 2 ids, vectors.npy has 50 vectors");
+  const Result<Plan> plan = Plans::plan({"model.slots=[content]"});
+  ASSERT_FALSE(plan.ok());
+  EXPECT_NE(plan.status().message().find("named in data.content"), std::string::npos);
 }
 
 TEST_F(Plans, MissingLogIsExplained) {

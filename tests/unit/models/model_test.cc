@@ -60,8 +60,10 @@ struct Step {
                 nn::Precision precision = nn::Precision::kF32)
       : graph(build(spec)) {
     Rng rng(3);
+    const auto in_history = std::ranges::count_if(graph.slots(), &nn::SlotSpec::in_history);
     const auto groups = [&](const std::vector<std::int32_t>& lengths) {
-      return random_groups(rng, lengths, 2, {kKeys, kKeys, kKeys}, 2, 2);
+      return random_groups(rng, lengths, 2, {kKeys, kKeys, kKeys},
+                           std::max<std::size_t>(2, in_history), 2);
     };
     batch = std::make_unique<JaggedBatch>(
         std::vector<std::vector<JaggedGroup>>{groups({1, 5, 3}), groups({2})});
@@ -71,7 +73,7 @@ struct Step {
       for (float& x : tables[t]) x = row_value.value_or(static_cast<float>(rng.uniform() - 0.5));
       dtables.emplace_back(kKeys * width);
       rows.push_back({tables[t].data(), keys, width, width});
-      drows.push_back({dtables[t].data(), keys, width, width});
+      drows.push_back({dtables[t].data(), graph.is_frozen(t) ? 0 : keys, width, width});
     }
     dense = graph.initial_dense(1);
     ddense.resize(dense.size());
@@ -317,6 +319,56 @@ TEST(Models, RefuseFieldsOutOfRange) {
   expect_invalid(with([](ModelSpec& s) { s.numeric_features = -1; }), "numeric_features is -1");
 }
 
+// What is left of a model that reads content in place of, or beside, rows that it learns.
+TEST(Models, TrainOnContentAloneOrBesideLearntRows) {
+  const std::vector<nn::SlotSpec> alone = {{"content", 0, 8, true, true}},
+                                  projected = {{"content", 0, 8, true, true, 5}},
+                                  beside = {{"item", 0, 4, true},
+                                            {"category", 1, 3, true},
+                                            {"content", 2, 8, true, true, 5}};
+  for (const std::string& kind : model_kinds()) {
+    if (kind == "counting" || kind == "sasrec") continue;
+    for (const auto& slots : {alone, projected, beside}) {
+      SCOPED_TRACE(kind + ", " + std::to_string(slots.size()));
+      ModelSpec spec = spec_of(kind);
+      spec.slots = slots;
+      spec.numeric_features = 0;
+      // DIEN's auxiliary loss compares a state with a behaviour.
+      spec.hidden = 0;
+      for (const nn::SlotSpec& slot : slots) spec.hidden += slot.columns();
+      const Step step(spec);
+      EXPECT_GT(step.output.loss, 0);
+      EXPECT_TRUE(std::isfinite(step.output.loss));
+      for (std::int32_t t = 0; t < step.graph.tables(); ++t) {
+        if (step.graph.is_frozen(t)) {
+          EXPECT_THAT(step.dtables[t], Each(0.0f));
+        } else {
+          EXPECT_THAT(step.dtables[t], Contains(::testing::Ne(0.0f)));
+        }
+      }
+      for (const nn::ParamSpec& param : step.graph.params()) {
+        if (!param.name.starts_with("content/")) continue;
+        const auto gradient =
+            std::span(step.ddense).subspan(param.offset, std::size_t(param.rows) * param.cols);
+        EXPECT_THAT(gradient, Contains(::testing::Ne(0.0f))) << param.name;
+      }
+    }
+  }
+}
+
+TEST(Models, OfTheNextItemNeedRowsThatTheyLearn) {
+  ModelSpec spec = spec_of("sasrec");
+  spec.slots = {{"content", 0, 8, true, true}};
+  expect_invalid(spec, "name item first");
+}
+
+TEST(Models, HeadsDivideWhatContentIsBroughtTo) {
+  ModelSpec spec = spec_of("bst");
+  spec.slots = {{"item", 0, 3, true}, {"content", 1, 8, true, true, 5}};
+  spec.heads = 3;
+  expect_invalid(spec, "heads is 3: must divide the width 8");
+}
+
 TEST(Models, RefuseSlotsThatDoNotFit) {
   const auto with = [](std::vector<nn::SlotSpec> slots) {
     ModelSpec spec = spec_of("dnn");
@@ -331,6 +383,8 @@ TEST(Models, RefuseSlotsThatDoNotFit) {
   expect_invalid(with({{"item", 0, 4, true}, {"twin", 0, 5, true}}), "rows of 4");
   expect_invalid(with({{"item", 1, 4, true}, {"twin", 1, 4, true}}), "table 0");
   expect_invalid(with({{"item", 7, 4, true}}), "table 7 is out of range");
+  expect_invalid(with({{"item", 0, 4, true}, {"content", 0, 4, true, true}}), "trained and frozen");
+  expect_invalid(with({{"item", 0, 4, true, false, 2}}), "rows that are not trained");
 }
 
 }  // namespace

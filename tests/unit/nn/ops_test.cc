@@ -58,6 +58,61 @@ TEST(Embedding, PutsTheSlotsBesideEachOther) {
   }
 }
 
+// Item (width 3, trained) and content (4, frozen, `projected` columns), both in the history.
+Graph content_graph(std::int32_t projected) {
+  return Graph({{"item", 0, 3, true}, {"content", 1, 4, true, true, projected}}, 0);
+}
+
+TEST(Embedding, FrozenRowsAreReadAsTheyAreAndHaveNoGradient) {
+  Graph graph = content_graph(0);
+  const TensorId x = embedding(graph, "history", Source::kHistory, {0, 1});
+  EXPECT_EQ(graph.spec(x).width, 7);
+  probe(graph, x);
+  StepCheck step(std::move(graph), {{1, 4}, {3}, {}}, 2, 5);
+  step.train();
+  const auto key = step.batch().inputs()[0].columns[static_cast<int>(Source::kHistory)][1][2];
+  for (std::int32_t c = 0; c < 4; ++c) {
+    EXPECT_EQ(step.session().value(x, 0).row(2)[3 + c], step.table(1)[4 * key + c]);
+  }
+  for (const float untouched : step.dtable(1)) EXPECT_EQ(untouched, 0);
+  step.expect_gradients_match();  // of the trained rows
+}
+
+TEST(Embedding, ProjectionOfFrozenRowsIsOneLayerForAllLookUps) {
+  Graph graph = content_graph(2);
+  const TensorId target = embedding(graph, "target", Source::kTarget, {1});
+  const TensorId history = embedding(graph, "history", Source::kHistory, {1, 0});
+  const TensorId mean = pool(graph, "mean", history, Pooling::kMean);
+  EXPECT_EQ(graph.spec(target).width, 2);
+  EXPECT_EQ(graph.spec(history).width, 5);
+  probe(graph, concat(graph, "both", {target, mean}));
+  ASSERT_EQ(graph.params().size(), 2u);
+  EXPECT_EQ(graph.params()[0].name, "content/kernel");
+  EXPECT_EQ(graph.params()[1].name, "content/bias");
+  StepCheck step(std::move(graph), {{1, 4, 2}, {3, 3}}, 3, 6);
+  step.train();
+  const auto key = step.batch().inputs()[1].columns[static_cast<int>(Source::kTarget)][1][4];
+  for (std::int32_t c = 0; c < 2; ++c) {
+    double sum = step.dense()[8 + c];
+    for (std::int32_t k = 0; k < 4; ++k) {
+      sum += double{step.table(1)[4 * key + k]} * step.dense()[2 * k + c];
+    }
+    EXPECT_NEAR(step.session().value(target, 1).row(4)[c], sum, 1e-5);
+  }
+  step.expect_gradients_match();
+}
+
+TEST(Embedding, ProjectsMoreRowsThanABlockHas) {
+  Graph graph = content_graph(2);
+  probe(graph, embedding(graph, "target", Source::kTarget, {1}));
+  StepCheck step(std::move(graph), {std::vector<std::int32_t>(150, 1)}, 2, 7);  // 300 rows
+  step.expect_gradients_match();
+}
+
+TEST(EmbeddingDeathTest, TrainedRowsAreNotProjected) {
+  EXPECT_DEATH(Graph({{"item", 0, 3, true, false, 2}}, 0), "only frozen rows");
+}
+
 TEST(Embedding, NegativesMakeTheGraphAskForThem) {
   Graph graph = small_graph();
   history(graph);

@@ -114,6 +114,34 @@ TEST_F(TrainerTest, TablesAreTheGraphsThenDenseThenStatistics) {
   EXPECT_THAT(Trainer(graph_, kBlock, 0).widths(), testing::ElementsAre(2, kBlock, kBlock));
 }
 
+TEST_F(TrainerTest, FrozenRowsAreNeitherPulledNorPushed) {
+  models::ModelSpec spec;
+  spec.kind = "dnn";
+  spec.slots = {{.name = "item", .table = 0, .width = 2, .in_history = true},
+                {.name = "content", .table = 1, .width = 2, .in_history = true, .frozen = true}};
+  spec.head = {4, 3};
+  spec.activation = "relu";
+  const nn::Graph graph = models::build_model(spec).value();
+  const std::vector<float> rows = {1, 2, 3, 4, 0, 0};
+  const auto train = [&](const std::vector<float>& frozen) {
+    Trainer trainer(graph, kBlock, 0, nullptr, nn::Precision::kF32, {{}, {frozen.data(), 3, 2, 2}});
+    trainer.set_partitions(PartitionMap::even(1));
+    const std::shared_ptr<Step> step = this->step(graph);
+    step->batch.keys.emplace_back();
+    step->batch.parts[0].target.push_back({2, 0, 1, 2});
+    step->batch.parts[0].history.push_back({0, 2, 2, 1});
+    step->rows.insert(step->rows.begin() + 1, Buffer());
+    EXPECT_EQ(keys_of(trainer, step).at(1).size(), 0u);
+    EXPECT_TRUE(trainer.train(*step, executor_).ok());
+    const std::vector<Buffer> gradients = gradients_of(trainer, step);
+    EXPECT_EQ(gradients.at(0).size(), 6 * sizeof(float));
+    EXPECT_EQ(gradients.at(1).size(), 0u);
+    EXPECT_GT(gradients.at(2).size(), 0u);
+    return step->loss;
+  };
+  EXPECT_NE(train(rows), train(std::vector<float>(6, 0.5f))) << "the rows are not read";
+}
+
 TEST_F(TrainerTest, ClipsTheTrainedGradientAndLeavesStatisticsAlone) {
   Trainer free(graph_, kBlock, 0), clipped(graph_, kBlock, 1e-3f);
   const PartitionMap partitions = PartitionMap::even(1);
