@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "data/key_set.h"
 #include "tests/unit/data/support.h"
@@ -73,6 +74,56 @@ TEST(TargetOrder, ShuffledPassesArePermutationsOfTheTargetsByRow) {
     for (const std::uint32_t number : numbers) one.push_back(rows[number]);
   }
   for (const std::uint32_t epoch : {2u, 0u, 1u, 3u, 3u}) EXPECT_EQ(pass(epoch), expected[epoch]);
+}
+
+// Each user's targets are in one fold, which every order serves the same of, and the rest is the
+// rest.
+TEST(TargetOrder, AFoldAndTheOthersShareTheTargetsByUser) {
+  const auto storage = make_memory_storage();
+  const auto log = shop_log(*storage);
+  ASSERT_TRUE(log);
+  constexpr std::uint32_t kFolds = 4;
+  const auto rows_of = [&](const StreamSpec& spec, std::set<std::uint64_t>& users) {
+    TargetOrder order(*log, spec);
+    std::vector<TargetRef> targets(order.size());
+    order.get(0, 0, targets);
+    std::set<std::uint64_t> rows;
+    for (const TargetRef& t : targets) {
+      rows.insert(t.target.row);
+      users.insert(t.shard->users[t.target.user].id);
+    }
+    EXPECT_EQ(rows.size(), targets.size());
+    return rows;
+  };
+  for (const auto kind : {StreamOrder::kTime, StreamOrder::kShuffle, StreamOrder::kHashed}) {
+    std::set<std::uint64_t> covered;
+    for (std::uint32_t fold = 0; fold < kFolds; ++fold) {
+      StreamSpec spec;
+      spec.order = kind;
+      spec.folds = kFolds;
+      spec.fold = fold;
+      std::set<std::uint64_t> rest_users, users;
+      const auto rest = rows_of(spec, rest_users);
+      spec.is_fold = true;
+      const auto own = rows_of(spec, users);
+      EXPECT_FALSE(own.empty());
+      EXPECT_EQ(own.size() + rest.size(), log->train_targets());
+      EXPECT_TRUE(std::ranges::none_of(users, [&](auto u) { return rest_users.contains(u); }));
+      EXPECT_TRUE(std::ranges::none_of(own, [&](auto row) { return rest.contains(row); }));
+      covered.insert(own.begin(), own.end());
+    }
+    EXPECT_EQ(covered.size(), log->train_targets());
+  }
+}
+
+TEST(TargetOrder, TestTargetsAreInNoFold) {
+  const auto storage = make_memory_storage();
+  const auto log = shop_log(*storage);
+  ASSERT_TRUE(log);
+  StreamSpec spec;
+  spec.part = LogPart::kTest;
+  spec.folds = 4;
+  EXPECT_EQ(TargetOrder(*log, spec).size(), log->test_targets());
 }
 
 TEST(KeySet, NumbersDistinctKeysInTheOrderTheyCome) {
