@@ -110,7 +110,7 @@ Status load_presets(const std::vector<Buffer>& frames, Shard& shard) {
 
 // Takes up where the generation's streams are. They all must be this run's.
 Status resume_streams(const std::string& dir, const std::vector<wire::StreamApplied>& positions,
-                      Streams& streams) {
+                      bool go_on, Streams& streams) {
   if (positions.size() != streams.size()) {
     return invalid(dir + ": has " + std::to_string(positions.size()) + " streams, this run has " +
                    std::to_string(streams.size()));
@@ -118,7 +118,7 @@ Status resume_streams(const std::string& dir, const std::vector<wire::StreamAppl
   for (const wire::StreamApplied& position : positions) {
     if (position.stream() >= streams.size()) return corrupt(dir + ": impossible stream number");
     streams[position.stream()].next = position.next();
-    streams[position.stream()].has_ended = position.ended();
+    streams[position.stream()].has_ended = position.ended() && !go_on;
   }
   return {};
 }
@@ -127,7 +127,8 @@ Status restore(Storage& storage, Shard& shard) {
   const std::string& dir = shard.setup.restore_dir();
   std::vector<wire::StreamApplied> positions;
   RETURN_IF_ERROR(load_tables(storage, dir, shard.range, shard.tables, positions));
-  return shard.setup.restore_positions() ? resume_streams(dir, positions, shard.streams) : Status();
+  if (!shard.setup.restore_positions()) return {};
+  return resume_streams(dir, positions, shard.setup.streams_go_on(), shard.streams);
 }
 
 // A generation on its way to storage. Its task has piece, writer, saved and status while is_busy.
@@ -879,7 +880,7 @@ struct Lane::Impl {
       shard->tables[t]->set_step(mirror.table_steps(t));
     }
     std::vector<wire::StreamApplied> positions(mirror.applied().begin(), mirror.applied().end());
-    RETURN_IF_ERROR(resume_streams("the lane that serves", positions, shard->streams));
+    RETURN_IF_ERROR(resume_streams("the lane that serves", positions, false, shard->streams));
     for (const wire::StreamApplied& position : positions) {
       shard->streams[position.stream()].epoch = position.epoch();
     }
