@@ -166,14 +166,15 @@ Result<std::string> resolve_generation(Storage& storage, const std::string& path
 }
 
 Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir,
-                             std::uint32_t keep) {
+                             std::uint32_t keep, const std::string& pinned) {
   ASSIGN_OR_RETURN(const auto found, find_generations(storage, checkpoint_dir));
   std::set<std::uint64_t> needed;  // what those that stay stand on
   bool is_all_needed = false;      // by one whose manifest cannot tell
   Retention retention;
   std::uint32_t newer = 0;  // complete ones after this one
   for (auto it = found.rbegin(); it != found.rend(); ++it) {
-    const bool is_needed = is_all_needed || needed.contains(it->number);
+    const bool is_needed =
+        is_all_needed || needed.contains(it->number) || (it->complete && it->dir == pinned);
     const bool stays = is_needed || (it->complete ? newer < keep : newer == 0);
     newer += it->complete ? 1 : 0;
     if (!stays) {
@@ -209,8 +210,9 @@ Status remove_generation(Storage& storage, const std::string& dir) {
   return storage.remove(dir);
 }
 
-Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep) {
-  ASSIGN_OR_RETURN(const Retention retention, plan_prune(storage, checkpoint_dir, keep));
+Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep,
+             const std::string& pinned) {
+  ASSIGN_OR_RETURN(const Retention retention, plan_prune(storage, checkpoint_dir, keep, pinned));
   for (const std::string& dir : retention.removed) {
     RETURN_IF_ERROR(remove_generation(storage, dir));
   }

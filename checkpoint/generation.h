@@ -107,14 +107,16 @@ Result<std::string> resolve_generation(Storage& storage, const std::string& path
 // What stays when all but the newest `keep` complete generations, and what these stand on, go; and
 // what goes: directory paths, in the order in which to remove them. An incomplete generation goes
 // when it is older than the newest complete one: a newer one may be in writing. When the manifest
-// of one that stays is damaged, nobody knows what it needs, and all older ones stay.
+// of one that stays is damaged, nobody knows what it needs, and all older ones stay. `pinned`: a
+// generation's directory that stays whatever its age; empty: none.
 struct Retention {
   std::vector<std::string> kept, removed;
 };
 Result<Retention> plan_prune(Storage& storage, const std::string& checkpoint_dir,
-                             std::uint32_t keep);
+                             std::uint32_t keep, const std::string& pinned = "");
 // Removes them. Wherever it is interrupted, every complete generation can be read.
-Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep);
+Status prune(Storage& storage, const std::string& checkpoint_dir, std::uint32_t keep,
+             const std::string& pinned = "");
 // Wherever it is interrupted, what is left is no generation. Ok when absent.
 Status remove_generation(Storage& storage, const std::string& dir);
 // What runs that died have left: incomplete generations, and what drop_unfinished() frees. For the

@@ -8,8 +8,11 @@
 namespace meander::data {
 
 HeldOut::HeldOut(const PreparedLog& log, const StreamSpec& spec)
-    : log_(log), is_on_(spec.part == LogPart::kTest), lists_seen_(spec.seen) {
-  if (!is_on_ || !log.test_history_is_known_part()) return;
+    : log_(log),
+      is_fold_(spec.is_fold),
+      is_on_(is_fold_ || spec.part == LogPart::kTest),
+      lists_seen_(spec.seen) {
+  if (!is_on_ || is_fold_ || !log.test_history_is_known_part()) return;
   for (const Shard& shard : log.shards()) {
     std::vector<std::uint32_t>& targets = targets_[&shard];
     targets.resize(shard.users.size());
@@ -47,7 +50,7 @@ void HeldOut::list_seen(const Sample& sample, std::vector<std::uint32_t>& seen) 
   const std::size_t before = seen.size();
   const std::uint64_t target = sample.item().item;
   const std::uint32_t first = sample.shard->users[sample.target.user].first;
-  const std::uint32_t end = log_.test_history_is_known_part()
+  const std::uint32_t end = log_.test_history_is_known_part() && !is_fold_
                                 ? first + sample.shard->users[sample.target.user].known
                                 : sample.target.event;
   for (std::uint32_t event = first; event < end; ++event) {

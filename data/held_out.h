@@ -25,7 +25,7 @@ class HeldOut {
   void list_seen(const Sample& sample, std::vector<std::uint32_t>& seen) const;
 
   const PreparedLog& log_;
-  const bool is_on_, lists_seen_;
+  const bool is_fold_, is_on_, lists_seen_;
   // By shard, of each of its users; where a user's test targets are one list.
   std::unordered_map<const Shard*, std::vector<std::uint32_t>> targets_;
 };

@@ -39,6 +39,11 @@ struct StreamSpec {
   std::int64_t from_ms = std::numeric_limits<std::int64_t>::min();
   std::int64_t until_ms = std::numeric_limits<std::int64_t>::max();
 
+  // Training targets only: users are dealt into `folds` by a hash of their id (0: all are served).
+  // The stream has fold `fold` alone, or all the others. Costs 16 bytes for each of its targets.
+  std::uint32_t folds = 0, fold = 0;
+  bool is_fold = false;
+
   // kTime: in the log's order. kShuffle, kHashed: permutations that depend on `shuffle` and the
   // epoch alone, so runs with different seeds see the same order (what a protocol's figures
   // compare). kShuffle is NumPy's (TargetOrder) and costs 4 bytes a target; kHashed costs nothing.

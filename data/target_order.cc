@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint64_t kShuffleKey = 0x73687566666c6564ull;
 constexpr std::uint64_t kUsersKey = 0x7573657273ull;
+constexpr std::uint64_t kFoldKey = 0x666f6c6473ull;
 constexpr std::uint32_t kRounds = 4;
 
 std::uint64_t targets_before(std::span<const Target> targets, std::uint64_t row) {
@@ -49,11 +50,21 @@ TargetOrder::TargetOrder(const PreparedLog& log, const StreamSpec& spec)
     : order_(spec.order), shuffle_(spec.shuffle), rows_(log.events()), random_(spec.shuffle) {
   const auto& shards = log.shards();
   for (std::size_t s = spec.index; s < shards.size(); s += spec.count) {
-    if (spec.part != LogPart::kTest) add_run(shards[s], shards[s].train_targets, false, spec);
+    if (spec.part != LogPart::kTest) add_run(shards[s], dealt(shards[s], spec), false, spec);
     if (spec.part != LogPart::kTrain) add_run(shards[s], shards[s].test_targets, true, spec);
   }
   next_.assign(runs_.size(), 0);
   if (order_ == StreamOrder::kUsers) group_by_user();
+}
+
+std::span<const Target> TargetOrder::dealt(const Shard& shard, const StreamSpec& spec) {
+  if (spec.folds == 0) return shard.train_targets;
+  std::vector<Target>& own = dealt_.emplace_back();
+  for (const Target& target : shard.train_targets) {
+    const std::uint64_t hash = hash64(kFoldKey, shard.users[target.user].id);
+    if ((bounded(hash, spec.folds) == spec.fold) == spec.is_fold) own.push_back(target);
+  }
+  return own;
 }
 
 void TargetOrder::add_run(const Shard& shard, std::span<const Target> part, bool is_test,

@@ -55,6 +55,8 @@ class TargetOrder {
     bool is_test;
     std::uint64_t first_index;  // of targets[0] in the part
   };
+  // Those of a shard's training targets that the stream has.
+  std::span<const Target> dealt(const Shard& shard, const StreamSpec& spec);
   void add_run(const Shard& shard, std::span<const Target> part, bool is_test,
                const StreamSpec& spec);
   TargetRef ref(const Run& run, std::uint64_t i) const;
@@ -70,7 +72,8 @@ class TargetOrder {
 
   StreamOrder order_;
   std::uint64_t shuffle_;
-  std::uint64_t rows_;  // of the log
+  std::uint64_t rows_;                      // of the log
+  std::vector<std::vector<Target>> dealt_;  // what runs_ point to where there are folds
   std::vector<Run> runs_;
   std::vector<std::uint64_t> offsets_{
       0};                            // of each run in the concatenation of all; size at the end

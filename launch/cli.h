@@ -57,6 +57,7 @@ void add_launch(CLI::App& app, Context& context);
 void add_roles(CLI::App& app, Context& context);  // scheduler, ps, worker
 void add_scale(CLI::App& app, Context& context);
 void add_evaluate(CLI::App& app, Context& context);
+void add_cross_validate(CLI::App& app, Context& context);
 void add_checkpoint(CLI::App& app, Context& context);
 void add_export(CLI::App& app, Context& context);
 void add_recommend(CLI::App& app, Context& context);

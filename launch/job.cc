@@ -70,6 +70,15 @@ void check_data(Checker& check, const job::Job& job) {
   check.range("data.history", data.history(), 0u, 100'000u);
   check_range(check, "data.train", data.train());
   check_range(check, "data.test", data.test());
+  check.range("data.folds", data.folds(), 0u, 1000u);
+  check.require(data.folds() != 1, "data.folds",
+                "one fold leaves nothing to train on: 0, or 2 and more");
+  check.require(data.fold() < std::max(1u, data.folds()), "data.fold",
+                "must be below data.folds: folds are numbered from 0");
+  check.require(data.train().part() != job::Range::fold, "data.train.part",
+                "a fold is held out: it is of data.test.part");
+  check.require(data.test().part() != job::Range::fold || data.folds() > 0, "data.test.part",
+                "say into how many folds users are dealt: data.folds");
   const job::Negatives& negatives = data.negatives();
   check.range("data.negatives.count", negatives.count(), 1u, 10'000u);
   check.range("data.negatives.shared", negatives.shared(), 0u, 1'000'000u);
@@ -171,6 +180,11 @@ void check_train(Checker& check, const job::Job& job) {
   check.require(train.batch() >= group, "train.batch",
                 "must hold a target and its negatives: at least " + std::to_string(group));
   check.range("train.batch", train.batch(), 1u, 1u << 24);
+  const bool stops_early = train.early_stop().patience() > 0;
+  check.require(!stops_early || !job.checkpoint().dir().empty(), "train.early_stop",
+                "needs checkpoint.dir, where the best epoch is kept");
+  check.require(!stops_early || train.samples_max() == 0, "train.samples_max",
+                "ends a run within an epoch, train.early_stop after one: give one of them");
   check.range("train.parts", train.parts(), 1u, 1024u);
   check.range("train.depth", train.depth(), 0u, 64u);
   check.range("train.staleness", train.staleness(), 0u, 1'000'000u);
@@ -257,7 +271,8 @@ void fill_defaults(LoadedJob& job) {
   spec.mutable_data()->mutable_train();
   spec.mutable_data()->mutable_test();
   if (!spec.data().test().has_part())
-    spec.mutable_data()->mutable_test()->set_part(job::Range::test);
+    spec.mutable_data()->mutable_test()->set_part(spec.data().folds() > 0 ? job::Range::fold
+                                                                          : job::Range::test);
   spec.mutable_data()->mutable_negatives();
   spec.mutable_model();
   spec.mutable_train()->mutable_optimizer();
@@ -286,8 +301,9 @@ std::string resolve_data_folder(Storage& storage, const std::string& job_file) {
 }
 
 std::vector<std::string> batch_fields() {
-  return {"data.history", "data.order",        "data.train",  "data.negatives", "train.seed",
-          "train.epochs", "train.samples_max", "train.batch", "model.slots",    "cluster.workers"};
+  return {"data.history", "data.order",      "data.train",        "data.negatives",
+          "train.seed",   "train.epochs",    "train.samples_max", "train.batch",
+          "model.slots",  "cluster.workers", "data.folds",        "data.fold"};
 }
 
 Result<LoadedJob> load_job(Storage& storage, const std::string& file,

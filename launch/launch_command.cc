@@ -14,6 +14,7 @@
 
 #include "common/rng.h"
 #include "launch/children.h"
+#include "launch/early_stop.h"
 #include "launch/layout.h"
 #include "launch/signals.h"
 #include "launch/train.h"
@@ -207,6 +208,7 @@ Status launch(Context& context, const LaunchFlags& flags) {
   const std::vector<std::string> sets = all_sets(flags);
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.train.job, sets));
   RETURN_IF_ERROR(check_no_averaging(plan));
+  RETURN_IF_ERROR(check_no_early_stop(plan));
   if (flags.train.dry_run) return describe_plan(context, plan);
   // --fresh is for this start, not for each of the scheduler's.
   ASSIGN_OR_RETURN(const Start start, find_start(context, plan, flags.train.start));

@@ -140,6 +140,7 @@ data::LogPart log_part(job::Range::Part part) {
       return data::LogPart::kAll;
     case job::Range::train:
     case job::Range::none:
+    case job::Range::fold:  // of the training targets
       return data::LogPart::kTrain;
   }
   return data::LogPart::kTrain;
@@ -414,6 +415,8 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
 
   plan.train = stream_spec(spec, slots, plan.content);
   set_range(plan.train, spec.data().train());
+  plan.train.folds = spec.data().folds();
+  plan.train.fold = spec.data().fold();
   plan.train.count = plan.workers();
   plan.train.epochs = spec.train().epochs();
   plan.train.samples_max = spec.train().samples_max();
@@ -425,7 +428,15 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   plan.held_out.order = data::StreamOrder::kTime;
   set_needs(*plan.graph, false, plan.held_out);
   // Targets that have negatives of their own are ranked among those.
-  const bool ranks_all = plan.graph->ranks() != nn::kNoTensor && plan.log->test_negatives() == 0;
+  const bool is_fold = spec.data().test().part() == job::Range::fold;
+  const bool ranks_all =
+      plan.graph->ranks() != nn::kNoTensor && (is_fold || plan.log->test_negatives() == 0);
+  if (is_fold) {
+    plan.held_out.folds = plan.train.folds;
+    plan.held_out.fold = plan.train.fold;
+    plan.held_out.is_fold = true;
+    if (ranks_all) plan.held_out.negatives.kind = data::NegativeKind::kNone;
+  }
   plan.held_out.seen = ranks_all && !spec.data().rank_seen();
   // Test targets have the negatives that the log says, however many training draws.
   if (plan.held_out.part == data::LogPart::kTest) {
@@ -434,7 +445,8 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
     const std::uint32_t groups = plan.train.batch / (1 + plan.train.negatives.per_target());
     plan.held_out.batch = groups * (1 + plan.held_out.negatives.per_target());
   }
-  plan.evaluates = spec.data().test().part() != job::Range::none && plan.log->test_targets() > 0;
+  plan.evaluates =
+      is_fold || (spec.data().test().part() != job::Range::none && plan.log->test_targets() > 0);
 
   // What a stream cannot do on this log is found here, before any role starts.
   if (plan.trains) {

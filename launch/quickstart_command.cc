@@ -176,9 +176,7 @@ Status quickstart(Context& context, const Flags& flags) {
 
   ASSIGN_OR_RETURN(const double popularity, popularity_auc(plan));
   ASSIGN_OR_RETURN(const double untrained, untrained_auc(context, plan));
-  RETURN_IF_ERROR(train_with(context, plan, {}, [&](scheduler::SchedulerOptions options) {
-    return run_in_process(context, plan, std::move(options));
-  }));
+  RETURN_IF_ERROR(train_in_process(context, plan, {}));
   ExportOptions options;
   options.out = join_path(flags.out, "export");
   ASSIGN_OR_RETURN(const ExportReport report, export_plan(context, plan, options));

@@ -40,9 +40,9 @@ double held_out_log_loss(const Outcome& outcome) {
 // Places among a handful of candidates say nothing that AUC does not say.
 bool has_ranks(const Plan& plan, const Outcome& outcome) {
   constexpr std::uint32_t kCandidates = 10;
+  const std::uint32_t negatives = plan.held_out.negatives.per_target();
   return outcome.held_out.ranks.targets() > 0 &&
-         (plan.log->test_negatives() == 0 ? plan.graph->ranks() != nn::kNoTensor
-                                           : plan.log->test_negatives() >= kCandidates);
+         (negatives == 0 ? plan.graph->ranks() != nn::kNoTensor : negatives >= kCandidates);
 }
 
 void add_ranks(const RankSums& ranks, boost::json::object& result) {

@@ -6,6 +6,7 @@
 #include <CLI/Formatter.hpp>
 
 #include "checkpoint/generation.h"
+#include "launch/early_stop.h"
 #include "launch/prepare.h"
 #include "launch/report.h"
 #include "launch/text.h"
@@ -67,7 +68,8 @@ std::uint64_t rows_of(const Plan& plan, std::size_t table) {
   return 0;
 }
 
-// What has been trained, by the streams' positions.
+}  // namespace
+
 Status count_samples(const Plan& plan, const Start& start, Outcome& outcome) {
   if (!plan.trains) return {};
   const scheduler::Progress& progress = outcome.last.progress;
@@ -84,8 +86,6 @@ Status count_samples(const Plan& plan, const Start& start, Outcome& outcome) {
   }
   return {};
 }
-
-}  // namespace
 
 void add_job_flags(CLI::App& command, std::string& job, std::vector<std::string>& sets) {
   command.add_option("JOB", job, "job file (docs/job-file.md)")->required()->envname("MEANDER_JOB");
@@ -130,7 +130,15 @@ Status describe_plan(Context& context, const Plan& plan) {
   return {};
 }
 
+Status train_in_process(Context& context, const Plan& plan, const StartFlags& flags) {
+  if (stops_early(plan)) return train_until_best(context, plan, flags);
+  return train_with(context, plan, flags, [&](scheduler::SchedulerOptions options) {
+    return run_in_process(context, plan, std::move(options));
+  });
+}
+
 Status train_with(Context& context, const Plan& plan, const StartFlags& flags, const Run& run) {
+  RETURN_IF_ERROR(check_no_early_stop(plan));
   ASSIGN_OR_RETURN(const Start start, find_start(context, plan, flags));
   scheduler::SchedulerOptions options = scheduler_options(plan, draw_id());
   options.restore = start.restore;

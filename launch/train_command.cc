@@ -15,9 +15,7 @@ Status train(Context& context, const TrainFlags& flags) {
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.job, flags.sets));
   RETURN_IF_ERROR(check_no_averaging(plan));
   if (flags.dry_run) return describe_plan(context, plan);
-  return train_with(context, plan, flags.start, [&](scheduler::SchedulerOptions options) {
-    return run_in_process(context, plan, std::move(options));
-  });
+  return train_in_process(context, plan, flags.start);
 }
 
 struct EvaluateFlags {

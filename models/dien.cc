@@ -38,7 +38,10 @@ nn::Graph build_dien(const ModelSpec& spec) {
       nn::prelu(graph, "query/prelu", nn::dense(graph, "query", target, spec.hidden));
   const nn::TensorId weights = nn::attention_weights(graph, "attention", query, interests,
                                                      {spec.attention[0], spec.attention[1]});
-  const nn::TensorId evolved = nn::augru(graph, "augru", interests, weights, spec.hidden);
+  const auto evolve = spec.evolution == "agru"    ? nn::agru
+                      : spec.evolution == "aigru" ? nn::aigru
+                                                  : nn::augru;
+  const nn::TensorId evolved = evolve(graph, spec.evolution, interests, weights, spec.hidden);
   click_head(graph, spec, {target, sum, shared, evolved});
   return graph;
 }

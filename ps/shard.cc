@@ -109,7 +109,12 @@ Status restore(Storage& storage, Shard& shard) {
   const std::string& dir = shard.setup.restore_dir();
   std::vector<wire::StreamApplied> positions;
   RETURN_IF_ERROR(load_tables(storage, dir, shard.range, shard.tables, positions));
-  return shard.setup.restore_positions() ? resume_streams(dir, positions, shard.streams) : Status();
+  if (!shard.setup.restore_positions()) return {};
+  RETURN_IF_ERROR(resume_streams(dir, positions, shard.streams));
+  if (shard.setup.streams_go_on()) {
+    for (auto& stream : shard.streams) stream.has_ended = false;
+  }
+  return {};
 }
 
 }  // namespace meander::ps

@@ -25,7 +25,7 @@ Result<Accumulator> read_metrics(Storage& storage, const std::string& generation
 }  // namespace
 
 Status Generations::restore(const std::string& path, const std::string& model,
-                            std::uint32_t streams, bool with_positions) {
+                            std::uint32_t streams, bool with_positions, bool go_on) {
   ASSIGN_OR_RETURN(const checkpoint::Chain chain, checkpoint::open_chain(storage_, path));
   dir_ = chain.back().dir;
   manifest_ = chain.back().manifest;
@@ -41,6 +41,9 @@ Status Generations::restore(const std::string& path, const std::string& model,
     return invalid("checkpoint " + dir_ + " was trained by " + had + " workers, the job has " +
                    std::to_string(streams) + ": set cluster.workers to " + had +
                    " to go on with it, or start anew from its rows with train.init_from");
+  }
+  for (int s = 0; go_on && s < manifest_.streams_size(); ++s) {
+    manifest_.mutable_streams(s)->set_ended(false);
   }
   ASSIGN_OR_RETURN(metrics_, read_metrics(storage_, dir_));
   // Who wrote it may have died before it was durable, and deltas are to stand on it.
@@ -117,7 +120,7 @@ Status Generations::complete(manifest::Manifest manifest, const Accumulator& met
   has_positions_ = true;
   metrics_ = metrics;
   // The generation is complete whatever becomes of older ones; the next one tries again.
-  const Status pruned = checkpoint::prune(storage_, checkpoint_dir_, keep_);
+  const Status pruned = checkpoint::prune(storage_, checkpoint_dir_, keep_, pinned_);
   LOG_IF(WARNING, !pruned.ok()) << pruned.message();
   return {};
 }

@@ -15,14 +15,19 @@ namespace meander::scheduler {
 // progressive figures of a resumed run cover the whole run.
 class Generations {
  public:
-  // checkpoint_dir: where to write; empty: nowhere.
-  Generations(Storage& storage, std::string checkpoint_dir, std::uint32_t keep)
-      : storage_(storage), checkpoint_dir_(std::move(checkpoint_dir)), keep_(keep) {}
+  // checkpoint_dir: where to write; empty: nowhere. pinned: one of it that stays however old.
+  Generations(Storage& storage, std::string checkpoint_dir, std::uint32_t keep,
+              std::string pinned = "")
+      : storage_(storage),
+        checkpoint_dir_(std::move(checkpoint_dir)),
+        keep_(keep),
+        pinned_(std::move(pinned)) {}
 
   // Starts from a generation, or a checkpoint directory's newest. kInvalid: it is of another model,
   // or (with_positions) has another number of streams; kNotFound, kCorrupt.
+  // `go_on`: streams that had ended there have not any more.
   Status restore(const std::string& path, const std::string& model, std::uint32_t streams,
-                 bool with_positions);
+                 bool with_positions, bool go_on = false);
   // Finds the number that the next generation gets, and removes what runs that died have left.
   Status find_next();
   // A predecessor had begun this one: if it did not get done, what there is of it goes.
@@ -55,6 +60,7 @@ class Generations {
   Storage& storage_;
   const std::string checkpoint_dir_;
   const std::uint32_t keep_;
+  const std::string pinned_;
   std::string dir_;
   manifest::Manifest manifest_;
   std::uint32_t chain_ = 0;  // generations that the last complete one is made of

@@ -189,7 +189,7 @@ Scheduler::Impl::Impl(SchedulerOptions scheduler_options, net::Transport& transp
       lanes(options.lanes),
       workers(options.workers),
       backups(options.lanes, options.replicas),
-      generations(storage, options.checkpoint_dir, options.keep),
+      generations(storage, options.checkpoint_dir, options.keep, options.pinned),
       leases(options.streams, options.lanes),
       cut(options.lanes, options.workers, options.staleness >= 0),
       scaling(options.join, options.lease) {
@@ -243,7 +243,7 @@ Status Scheduler::Impl::take_up(Storage& storage) {
 Status Scheduler::Impl::open_generations() {
   if (!options.restore.empty()) {
     RETURN_IF_ERROR(generations.restore(options.restore, options.model, options.streams,
-                                        options.restore_positions));
+                                        options.restore_positions, options.streams_go_on));
   }
   RETURN_IF_ERROR(generations.find_next());
   training = generations.metrics();
@@ -722,6 +722,7 @@ void Scheduler::Impl::send_lane_setup(std::uint32_t index) {
   body.set_incarnation(lanes[index].incarnation);
   if (move == 0) body.set_restore_dir(generations.dir());
   body.set_restore_positions(generations.has_positions());
+  body.set_streams_go_on(options.streams_go_on && generations.dir() == options.restore);
   std::vector<Buffer> frames;
   if (move == 0 && generations.dir().empty() && !lanes[index].is_ready) {
     for (const SchedulerOptions::Preset& preset : options.presets) {

@@ -44,8 +44,11 @@ struct SchedulerOptions {
   // With restore: go on at its stream positions (resume), or keep only rows and start the streams
   // anew (other data: incremental training).
   bool restore_positions = true;
+  // With positions: streams that had ended have more batches now (a further epoch).
+  bool streams_go_on = false;
   double checkpoint_every_s = 0;
   std::uint32_t keep = 2;
+  std::string pinned;  // a generation of checkpoint_dir that is kept besides
   std::uint32_t full_every = 8;  // generations: the others are deltas
 
   Duration heartbeat = std::chrono::milliseconds(500);

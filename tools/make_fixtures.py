@@ -96,16 +96,19 @@ def lstm(params, name, inputs):
     return states
 
 
-def gru(params, name, inputs, attention=None):
-    """The states after each input; with attention, as in AUGRU."""
+def gru(params, name, inputs, attention=None, evolution="augru"):
+    """The states after each input; with attention, as in AUGRU, AGRU or AIGRU."""
     h = torch.zeros(HIDDEN, dtype=torch.float64)
     states = []
     for t, x in enumerate(inputs):
+        x = attention[t] * x if evolution == "aigru" else x
         kernel = params.get(name + "/gates/kernel", len(x) + HIDDEN, 2 * HIDDEN)
         bias = params.get(name + "/gates/bias", 1, 2 * HIDDEN, around=1.0)[0]
         r, z = torch.sigmoid(torch.cat([x, h]) @ kernel + bias).chunk(2)
         c = torch.tanh(dense(params, name + "/candidate", torch.cat([x, r * h]), HIDDEN))
-        if attention is not None:
+        if evolution == "agru":
+            z = 1 - attention[t] + 0 * z
+        elif evolution == "augru" and attention is not None:
             z = (1 - attention[t]) * z
         h = z * h + (1 - z) * c
         states.append(h)
@@ -291,6 +294,7 @@ def embed(tables, rows):
 
 def forward(kind, params, tables, batch):
     """(loss, logits) of a batch."""
+    kind, _, evolution = kind.partition("_")
     if kind == "sasrec":
         return sasrec(params, tables[0], batch)
     inputs, auxiliary = [], torch.zeros((), dtype=torch.float64)
@@ -339,7 +343,7 @@ def forward(kind, params, tables, batch):
                 alpha = params.get("query/prelu/alpha", 1, HIDDEN, around=0.1)[0]
                 query = torch.where(query > 0, query, alpha * query)
                 weights = attention(params, query, states)
-                interest = gru(params, "augru", states, weights)[-1]
+                interest = gru(params, evolution or "augru", states, weights, evolution or "augru")[-1]
                 inputs.append(torch.cat([q, total, q * total, interest]))
     if kind.startswith("next"):
         return auxiliary / next_count, torch.stack(next_logits)
@@ -414,7 +418,8 @@ def main():
     for seed, (kind, widths, candidates) in enumerate([
             ("dnn", (6, 4), 2), ("lstm", (6, 4), 2), ("lstm2", (6, 4), 2), ("din", (6, 4), 3),
             ("dien", (5, 4), 2), ("sasrec", (6, 4), 2), ("bst", (6, 4), 3), ("next", (6, 4), 2),
-            ("next_bce", (6, 4), 2), ("caser", (6, 4), 2)]):
+            ("next_bce", (6, 4), 2), ("caser", (6, 4), 2), ("dien_agru", (5, 4), 2),
+            ("dien_aigru", (5, 4), 3)]):
         write(folder / f"{kind}.bin", fixture(kind, widths, candidates, seed))
 
 

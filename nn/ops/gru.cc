@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "common/check.h"
@@ -113,18 +114,24 @@ Step step_at(const Layout& layout, std::int32_t share, std::int32_t t) {
 // History rows whose products with x are made together, and whose gradients are.
 constexpr std::int32_t kChunkRows = 96;
 
+// Whether a cell's update gate counts, or is 1 and leaves all to attention.
+enum class UpdateGate { kLearned, kOpen };
+
 // Gates and candidate of one step. Row i starts from row i / share of `projected`, x's share.
 void forward_gates(const Cell& cell, const PackedCell& packed, const Step& step, std::int32_t share,
-                   const float* projected, const Run& run) {
+                   const float* projected, const Run& run, UpdateGate gate = UpdateGate::kLearned) {
   const Kernels& k = kernels();
   const std::int32_t h = cell.hidden;
   const std::int32_t depth = step.first == 0 ? 0 : h;  // before the first step the state is zero
-  const float* from = projected + static_cast<std::size_t>(step.shared) * 3 * h;
+  const float* from = projected + static_cast<std::size_t>(step.first / share) * 3 * h;
   float* p = run.p + static_cast<std::size_t>(step.first) * 3 * h;
   float* hp = run.hp + static_cast<std::size_t>(step.first) * h;
   float* rh = run.rh + static_cast<std::size_t>(step.first) * h;
   k.gemm_from(hp, h, packed.gates, from, 3 * h, share, p, 3 * h, step.rows, depth, 2 * h);
   k.gru_gates(p, 3 * h, hp, h, rh, h, step.rows, h);
+  for (std::int32_t i = 0; gate == UpdateGate::kOpen && i < step.rows; ++i) {
+    std::fill_n(p + i * 3 * h + h, h, 1.0f);  // of which the gradient is 0: u (1 - u)
+  }
   k.gemm_from(rh, h, packed.candidate, from + 2 * h, 3 * h, share, p + 2 * h, 3 * h, step.rows,
               depth, h);
 }
@@ -335,15 +342,26 @@ class Gru final : public Op {
   TensorId x_, out_;
 };
 
-// -------------------------------------------------------------------------------------- augru
+// -------------------------------------------------------------------------------------- evolution
 
-class Augru final : public Op {
+// A run for each candidate. x: kHistory, shared by the candidates of a group, or kHistorySample.
+class Evolution final : public Op {
  public:
-  Augru(std::string name, Cell cell, TensorId x, TensorId attention, TensorId out)
-      : name_(std::move(name)), cell_(cell), x_(x), attention_(attention), out_(out) {}
+  Evolution(std::string name, Cell cell, UpdateGate gate, bool is_shared, TensorId x,
+            TensorId attention, TensorId out)
+      : name_(std::move(name)),
+        cell_(cell),
+        gate_(gate),
+        is_shared_(is_shared),
+        x_(x),
+        attention_(attention),
+        out_(out) {}
 
   std::string name() const override { return name_; }
-  std::vector<TensorId> inputs() const override { return {x_, attention_}; }
+  std::vector<TensorId> inputs() const override {
+    return attention_ == kNoTensor ? std::vector<TensorId>{x_}
+                                   : std::vector<TensorId>{x_, attention_};
+  }
   std::vector<TensorId> outputs() const override { return {out_}; }
   void place_params(const std::vector<ParamSpec>& params) override { cell_.place(params); }
   std::size_t packed_floats() const override { return packed_cell_floats(cell_); }
@@ -365,19 +383,20 @@ class Augru final : public Op {
   void forward(const OpContext& context) const override {
     const Layout& layout = *context.layout;
     const std::int32_t h = cell_.hidden, share = layout.candidates;
+    const std::int32_t x_share = is_shared_ ? share : 1;
     const PackedCell packed = packed_cell(cell_, context.packed);
     Carve saved(context.saved), scratch(context.scratch);
     const Run run = carve_run(layout.rows(Rows::kHistorySample), h, saved);
     // Where no row is shared, a row's gates grow where its projection lies.
-    float* projected = share == 1 ? run.p : scratch.take(layout.history_rows, 3 * h);
+    float* projected = x_share == 1 ? run.p : scratch.take(layout.history_rows, 3 * h);
     const Matrix x = context.value(x_), out = context.value(out_);
-    const float* attention = context.value(attention_).data;
+    const float* attention = attention_ == kNoTensor ? nullptr : context.value(attention_).data;
     Projection projection(x, packed.x, packed.bias, projected, 3 * h, kChunkRows);
     std::fill_n(run.hp, static_cast<std::size_t>(layout.samples()) * h, 0.0f);
     for (std::int32_t t = 0; t < layout.steps(); ++t) {
       const Step step = step_at(layout, share, t), next = step_at(layout, share, t + 1);
-      projection.reach(layout, t);
-      forward_gates(cell_, packed, step, share, projected, run);
+      projection.reach(layout, t, share / x_share);
+      forward_gates(cell_, packed, step, x_share, projected, run, gate_);
       // Histories that go on leave their state to the next step; the others are done.
       forward_state(cell_, step, 0, next.rows, run, attention,
                     run.hp + static_cast<std::size_t>(next.first) * h, h);
@@ -399,12 +418,18 @@ class Augru final : public Op {
     const Matrix dout = context.grad(out_);
     kernels().copy_rows(dout.data, dout.stride, dh, h, layout.samples(), h);
     std::fill_n(dkernels, static_cast<std::size_t>(cell_.in) * 3 * h, 0.0f);
+    const bool is_attentive = attention_ != kNoTensor;
+    const float* attention = is_attentive ? context.value(attention_).data : nullptr;
+    float* dattention = is_attentive ? context.grad(attention_).data : nullptr;
     backward_steps(
-        cell_, packed, layout, share, run, context.value(attention_).data,
-        context.grad(attention_).data, {}, dh, drh, [&](std::int32_t first, std::int32_t end) {
+        cell_, packed, layout, share, run, attention, dattention, {}, dh, drh,
+        [&](std::int32_t first, std::int32_t end) {
           backward_recurrent_weights(cell_, layout, share, run, first, end, context.dparams);
           const float* dp = run.p + static_cast<std::size_t>(first) * share * 3 * h;
-          if (share > 1) {
+          if (!is_shared_) {
+            first *= share;
+            end *= share;
+          } else if (share > 1) {
             kernels().sum_shared(dp, 3 * h, dprojected, 3 * h, end - first, share, 3 * h);
             dp = dprojected;
           }
@@ -418,13 +443,15 @@ class Augru final : public Op {
     const std::int64_t in = cell_.in, h = cell_.hidden;
     const std::string gates = writer.param(cell_.gates_kernel.id);
     const std::string candidate = writer.param(cell_.candidate_kernel.id);
+    const auto repeated = [&](const std::string& history) {
+      return is_shared_ ? onnx_repeat_history(writer, history) : history;
+    };
     const auto projected = [&](const std::string& kernel, std::int64_t columns, ParamId bias) {
       const std::string product =
           writer.node("MatMul", {writer.tensor(x_), block(writer, kernel, 0, in, 0, columns)});
-      return onnx_repeat_history(writer, writer.node("Add", {product, writer.param(bias)}));
+      return repeated(writer.node("Add", {product, writer.param(bias)}));
     };
-    const std::string real =
-        onnx_repeat_history(writer, onnx_history_mask(writer, writer.tensor(x_)));
+    const std::string real = repeated(onnx_history_mask(writer, writer.tensor(x_)));
     const std::string gates_state = block(writer, gates, in, h, 0, 2 * h);
     const std::string candidate_state = block(writer, candidate, in, h, 0, h);
     const std::string samples = writer.node("Shape", {writer.sample_lengths()});
@@ -444,25 +471,87 @@ class Augru final : public Op {
       const std::string reset = body.node("Mul", {columns(0), before});
       const std::string c = body.node(
           "Tanh", {body.node("Add", {slices[1], body.node("MatMul", {reset, candidate_state})})});
-      const std::string keep = body.node("Mul", {body.node("Sub", {one, slices[2]}), columns(h)});
+      std::string keep = gate_ == UpdateGate::kOpen ? one : columns(h);
+      if (attention_ != kNoTensor) {
+        keep = body.node("Mul", {body.node("Sub", {one, slices[3]}), keep});
+      }
       const std::string after = body.node(
           "Add",
           {body.node("Mul", {keep, before}), body.node("Mul", {body.node("Sub", {one, keep}), c})});
-      return {body.node("Where", {slices[3], after, before})};
+      return {body.node("Where", {slices[2], after, before})};
     };
-    const std::vector<std::string> last = writer.scan(
-        {zero},
-        {projected(gates, 2 * h, cell_.gates_bias.id),
-         projected(candidate, h, cell_.candidate_bias.id), writer.tensor(attention_), real},
-        0, step);
+    std::vector<std::string> scanned = {projected(gates, 2 * h, cell_.gates_bias.id),
+                                        projected(candidate, h, cell_.candidate_bias.id), real};
+    if (attention_ != kNoTensor) scanned.push_back(writer.tensor(attention_));
+    const std::vector<std::string> last = writer.scan({zero}, scanned, 0, step);
     writer.bind(out_, last[0]);
   }
 
  private:
   std::string name_;
   Cell cell_;
+  UpdateGate gate_;
+  bool is_shared_;
   TensorId x_, attention_, out_;
 };
+
+TensorId evolution(Graph& graph, std::string name, UpdateGate gate, TensorId x, TensorId attention,
+                   std::int32_t hidden) {
+  const Cell cell = make_cell(graph, name, graph.spec(x).width, hidden);
+  const bool is_shared = graph.spec(x).rows == Rows::kHistory;
+  const TensorId out = graph.tensor(Rows::kSample, hidden);
+  graph.add(std::make_unique<Evolution>(std::move(name), cell, gate, is_shared, x, attention, out));
+  return out;
+}
+
+// kHistory x (w), kHistorySample a (1) -> kHistorySample (w): a x.
+class WeighedHistory final : public Op {
+ public:
+  WeighedHistory(std::string name, TensorId x, TensorId weights, TensorId out)
+      : name_(std::move(name)), x_(x), weights_(weights), out_(out) {}
+
+  std::string name() const override { return name_; }
+  std::vector<TensorId> inputs() const override { return {x_, weights_}; }
+  std::vector<TensorId> outputs() const override { return {out_}; }
+
+  void forward(const OpContext& context) const override {
+    const Matrix x = context.value(x_), weights = context.value(weights_);
+    const Matrix out = context.value(out_);
+    for (std::int32_t r = 0; r < out.rows; ++r) {
+      const float weight = *weights.row(r);
+      const float* from = x.row(r / context.layout->candidates);
+      float* __restrict to = out.row(r);
+      for (std::int32_t c = 0; c < out.cols; ++c) to[c] = weight * from[c];
+    }
+  }
+
+  void backward(const OpContext& context) const override {
+    const Matrix x = context.value(x_), weights = context.value(weights_);
+    const Matrix dx = context.grad(x_), dweights = context.grad(weights_);
+    const Matrix dout = context.grad(out_);
+    for (std::int32_t r = 0; r < dout.rows; ++r) {
+      const std::int32_t row = r / context.layout->candidates;
+      if (dx.data != nullptr) kernels().axpy(*weights.row(r), dout.row(r), dx.row(row), dx.cols);
+      if (dweights.data == nullptr) continue;
+      *dweights.row(r) += std::inner_product(x.row(row), x.row(row) + x.cols, dout.row(r), 0.0f);
+    }
+  }
+
+  void emit_onnx(GraphWriter& writer) const override {
+    writer.bind(out_, writer.node("Mul", {onnx_repeat_history(writer, writer.tensor(x_)),
+                                          writer.tensor(weights_)}));
+  }
+
+ private:
+  std::string name_;
+  TensorId x_, weights_, out_;
+};
+
+void check_inputs(const Graph& graph, const std::string& name, TensorId x, TensorId attention) {
+  CHECK(graph.spec(x).rows == Rows::kHistory) << name;
+  CHECK(graph.spec(attention).rows == Rows::kHistorySample) << name;
+  CHECK_EQ(graph.spec(attention).width, 1) << name;
+}
 
 }  // namespace
 
@@ -476,13 +565,21 @@ TensorId gru(Graph& graph, std::string name, TensorId x, std::int32_t hidden) {
 
 TensorId augru(Graph& graph, std::string name, TensorId x, TensorId attention,
                std::int32_t hidden) {
-  CHECK(graph.spec(x).rows == Rows::kHistory) << name;
-  CHECK(graph.spec(attention).rows == Rows::kHistorySample) << name;
-  CHECK_EQ(graph.spec(attention).width, 1) << name;
-  const Cell cell = make_cell(graph, name, graph.spec(x).width, hidden);
-  const TensorId out = graph.tensor(Rows::kSample, hidden);
-  graph.add(std::make_unique<Augru>(std::move(name), cell, x, attention, out));
-  return out;
+  check_inputs(graph, name, x, attention);
+  return evolution(graph, std::move(name), UpdateGate::kLearned, x, attention, hidden);
+}
+
+TensorId agru(Graph& graph, std::string name, TensorId x, TensorId attention, std::int32_t hidden) {
+  check_inputs(graph, name, x, attention);
+  return evolution(graph, std::move(name), UpdateGate::kOpen, x, attention, hidden);
+}
+
+TensorId aigru(Graph& graph, std::string name, TensorId x, TensorId attention,
+               std::int32_t hidden) {
+  check_inputs(graph, name, x, attention);
+  const TensorId weighed = graph.tensor(Rows::kHistorySample, graph.spec(x).width);
+  graph.add(std::make_unique<WeighedHistory>(name + "/inputs", x, attention, weighed));
+  return evolution(graph, std::move(name), UpdateGate::kLearned, weighed, kNoTensor, hidden);
 }
 
 }  // namespace meander::nn

@@ -23,4 +23,11 @@ TensorId gru(Graph& graph, std::string name, TensorId x, std::int32_t hidden);
 // (arXiv:1809.03672), in the form of its published code, where a = 1 replaces the state by c.
 TensorId augru(Graph& graph, std::string name, TensorId x, TensorId attention, std::int32_t hidden);
 
+// The paper's other two. AGRU: attention in the place of the update gate, whose weights are there
+// but have no effect.
+//   h' = (1 - a) h + a c
+// AIGRU: a GRU for each candidate over a x.
+TensorId agru(Graph& graph, std::string name, TensorId x, TensorId attention, std::int32_t hidden);
+TensorId aigru(Graph& graph, std::string name, TensorId x, TensorId attention, std::int32_t hidden);
+
 }  // namespace meander::nn

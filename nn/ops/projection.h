@@ -20,13 +20,13 @@ class Projection {
   Projection(ConstMatrix x, const float* packed, const float* bias, float* to, std::int32_t width,
              std::int32_t chunk)
       : x_(x), packed_(packed), bias_(bias), to_(to), width_(width), chunk_(chunk) {}
-  // Has the rows of `step`, and of all before it, made.
-  void reach(const Layout& layout, std::int32_t step) {
-    const std::int32_t needed = layout.step_offset[step] + layout.step_rows[step];
+  // Has the rows of `step`, and of all before it, made; `times` of them for each history row.
+  void reach(const Layout& layout, std::int32_t step, std::int32_t times = 1) {
+    const std::int32_t needed = (layout.step_offset[step] + layout.step_rows[step]) * times;
     if (needed <= done_) return;
     std::int32_t end = needed;
     for (std::int32_t t = step + 1; t < layout.steps() && end - done_ < chunk_; ++t) {
-      end += layout.step_rows[t];
+      end += layout.step_rows[t] * times;
     }
     kernels().gemm(x_.row(done_), x_.stride, packed_, bias_,
                    to_ + static_cast<std::size_t>(done_) * width_, width_, end - done_, x_.cols,

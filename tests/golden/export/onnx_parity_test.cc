@@ -45,6 +45,11 @@ std::vector<Case> cases() {
   models::ModelSpec two_layers = SmallExport::spec_of("lstm");
   two_layers.layers = 2;
   all.push_back({"lstm_two_layers", two_layers});
+  for (const char* evolution : {"agru", "aigru"}) {
+    models::ModelSpec dien = SmallExport::spec_of("dien");
+    dien.evolution = evolution;
+    all.push_back({std::string("dien_") + evolution, dien});
+  }
   models::ModelSpec relu = SmallExport::spec_of("dnn");
   relu.activation = "relu";
   all.push_back({"dnn_relu", relu});

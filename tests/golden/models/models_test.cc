@@ -28,8 +28,10 @@ constexpr double kTenStepsTolerance = 2e-5;
 ModelSpec spec_of(const std::string& name, const Fixture& fixture) {
   const std::vector<double>& widths = fixture.at("widths").values;
   ModelSpec spec;
-  spec.kind = name == "lstm2" ? "lstm" : name.starts_with("next") ? "next" : name;
+  const std::size_t variant = name.find('_');
+  spec.kind = name == "lstm2" ? "lstm" : name.substr(0, variant);
   if (name == "next_bce") spec.cell = "lstm";
+  if (spec.kind == "dien" && variant != std::string::npos) spec.evolution = name.substr(variant + 1);
   spec.layers = name == "lstm2" ? 2 : 1;
   spec.slots = {{"item", 0, static_cast<std::int32_t>(widths[0]), true},
                 {"category", 1, static_cast<std::int32_t>(widths[1]), true}};
@@ -205,7 +207,7 @@ TEST_P(GoldenModel, LossesOfTenStepsMatchReference) {
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenModel,
                          ::testing::Values("dnn", "lstm", "lstm2", "din", "dien", "sasrec", "bst",
-                                           "next", "next_bce", "caser"),
+                                           "next", "next_bce", "caser", "dien_agru", "dien_aigru"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

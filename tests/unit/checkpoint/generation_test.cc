@@ -199,6 +199,15 @@ TEST(Generation, DirectoryWithoutManifestIsNone) {
   EXPECT_EQ(resolve_generation(*storage, "c/gen-000002").value(), "c/gen-000002");
 }
 
+TEST(Generation, PruneKeepsThePinnedOneWhateverItsAge) {
+  auto storage = make_memory_storage();
+  for (const char* name : {"c/gen-000001", "c/gen-000002", "c/gen-000003", "c/gen-000004"}) {
+    write_generation(*storage, name, 1);
+  }
+  ASSERT_TRUE(prune(*storage, "c", 1, "c/gen-000002").ok());
+  EXPECT_THAT(storage->list("c").value(), ElementsAre("gen-000002", "gen-000004"));
+}
+
 TEST(Generation, PruneKeepsTheNewestAndNothingHalfWritten) {
   auto storage = make_memory_storage();
   for (const char* name : {"c/gen-000001", "c/gen-000002", "c/gen-000004"}) {

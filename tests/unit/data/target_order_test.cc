@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "data/key_set.h"
 #include "tests/unit/data/support.h"
@@ -135,6 +136,72 @@ TEST(TargetOrder, DrawsOfUsersAreAFunctionOfSeedEpochAndPlace) {
   EXPECT_EQ(rows(1, 2, 30, 20), std::vector(all.begin() + 30, all.begin() + 50));
   EXPECT_NE(rows(1, 3, 0, 100), all);
   EXPECT_NE(rows(2, 2, 0, 100), all);
+}
+
+TEST(KeySet, NumbersDistinctKeysInTheOrderTheyCome) {
+  KeySet set;
+  for (int round = 0; round < 3; ++round) {
+    set.clear();
+    for (std::uint64_t i = 0; i < 20'000; ++i) {  // grows twice
+      ASSERT_EQ(set.index_of(i * 4096), i);
+      ASSERT_EQ(set.index_of(i / 2 * 4096), i / 2);
+    }
+    ASSERT_EQ(set.keys().size(), 20'000u);
+    for (std::uint64_t i = 0; i < 20'000; ++i) {
+      ASSERT_EQ(set.keys()[i], i * 4096);
+      ASSERT_EQ(set.partitions()[i], partition_of(i * 4096));
+    }
+  }
+}
+
+// Each user's targets are in one fold, which every order serves the same of, and the rest is the
+// rest.
+TEST(TargetOrder, AFoldAndTheOthersShareTheTargetsByUser) {
+  const auto storage = make_memory_storage();
+  const auto log = shop_log(*storage);
+  ASSERT_TRUE(log);
+  constexpr std::uint32_t kFolds = 4;
+  const auto rows_of = [&](const StreamSpec& spec, std::set<std::uint64_t>& users) {
+    TargetOrder order(*log, spec);
+    std::vector<TargetRef> targets(order.size());
+    order.get(0, 0, targets);
+    std::set<std::uint64_t> rows;
+    for (const TargetRef& t : targets) {
+      rows.insert(t.target.row);
+      users.insert(t.shard->users[t.target.user].id);
+    }
+    EXPECT_EQ(rows.size(), targets.size());
+    return rows;
+  };
+  for (const auto kind : {StreamOrder::kTime, StreamOrder::kShuffle, StreamOrder::kHashed}) {
+    std::set<std::uint64_t> covered;
+    for (std::uint32_t fold = 0; fold < kFolds; ++fold) {
+      StreamSpec spec;
+      spec.order = kind;
+      spec.folds = kFolds;
+      spec.fold = fold;
+      std::set<std::uint64_t> rest_users, users;
+      const auto rest = rows_of(spec, rest_users);
+      spec.is_fold = true;
+      const auto own = rows_of(spec, users);
+      EXPECT_FALSE(own.empty());
+      EXPECT_EQ(own.size() + rest.size(), log->train_targets());
+      EXPECT_TRUE(std::ranges::none_of(users, [&](auto u) { return rest_users.contains(u); }));
+      EXPECT_TRUE(std::ranges::none_of(own, [&](auto row) { return rest.contains(row); }));
+      covered.insert(own.begin(), own.end());
+    }
+    EXPECT_EQ(covered.size(), log->train_targets());
+  }
+}
+
+TEST(TargetOrder, TestTargetsAreInNoFold) {
+  const auto storage = make_memory_storage();
+  const auto log = shop_log(*storage);
+  ASSERT_TRUE(log);
+  StreamSpec spec;
+  spec.part = LogPart::kTest;
+  spec.folds = 4;
+  EXPECT_EQ(TargetOrder(*log, spec).size(), log->test_targets());
 }
 
 TEST(KeySet, NumbersDistinctKeysInTheOrderTheyCome) {

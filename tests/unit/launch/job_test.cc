@@ -37,6 +37,12 @@ TEST_F(JobFile, EmptyJobHasTheDefaultsOfItsName) {
   EXPECT_FALSE(job->is_given("train.batch"));
 }
 
+TEST_F(JobFile, WhereUsersAreDealtIntoFoldsOneIsHeldOut) {
+  EXPECT_EQ(load("data: {folds: 5}")->spec.data().test().part(), job::Range::fold);
+  EXPECT_EQ(load("data: {folds: 5, test: {part: test}}")->spec.data().test().part(),
+            job::Range::test);
+}
+
 TEST_F(JobFile, MissingFileIsNamed) {
   const Result<LoadedJob> job = load_job(*storage_, "nowhere.yaml", {});
   ASSERT_FALSE(job.ok());
@@ -54,6 +60,13 @@ TEST_F(JobFile, FieldsThatDoNotFitTogetherAreRefusedWithTheirPlace) {
             std::string::npos);
   EXPECT_NE(refusal("data: {train: {from: soon}}").find("data.train.from"), std::string::npos);
   EXPECT_NE(refusal("train: {dense: allreduce, mode: asp}").find("needs train.mode bsp"),
+            std::string::npos);
+  EXPECT_NE(refusal("data: {folds: 3, fold: 3}").find("below data.folds"), std::string::npos);
+  EXPECT_NE(refusal("data: {folds: 1}").find("nothing to train on"), std::string::npos);
+  EXPECT_NE(refusal("data: {test: {part: fold}}").find("data.folds"), std::string::npos);
+  EXPECT_NE(refusal("data: {folds: 3, train: {part: fold}}").find("data.test.part"),
+            std::string::npos);
+  EXPECT_NE(refusal("train: {early_stop: {patience: 1}}").find("checkpoint.dir"),
             std::string::npos);
   EXPECT_NE(refusal("cluster: {lease_ms: 100}").find("twice"), std::string::npos);
   EXPECT_NE(refusal("cluster: {ps: 4, lanes: 2}").find("needs a lane"), std::string::npos);

@@ -6,8 +6,10 @@
 
 #include <filesystem>
 
+#include "checkpoint/generation.h"
 #include "data/generate.h"
 #include "data/prepare.h"
+#include "launch/train.h"
 
 namespace meander::launch {
 namespace {
@@ -82,6 +84,86 @@ TEST_F(Runs, WithoutOrderEveryBatchIsStillTrainedOnce) {
     EXPECT_EQ(outcome.training.samples, samples_until(free, nullptr).value());
     for (const manifest::Table& table : outcome.manifest.tables()) {
       EXPECT_EQ(table.step(), outcome.training.batches) << table.name();
+    }
+  }
+}
+
+TEST_F(Runs, HoldsOutAFoldOfTheTrainingTargets) {
+  const Plan all = plan("a", {});
+  std::uint64_t held_out = 0;
+  for (const std::string fold : {"0", "1", "2"}) {
+    const Plan one = plan("fold" + fold, {"data.folds=3", "data.fold=" + fold});
+    const Outcome outcome = train(one);
+    EXPECT_EQ(outcome.training.samples + outcome.held_out.head.samples(),
+              samples_until(all, nullptr).value());
+    held_out += outcome.held_out.head.samples();
+  }
+  EXPECT_EQ(held_out, samples_until(all, nullptr).value());
+}
+
+TEST_F(Runs, EpochByEpochTrainsAsInOnePass) {
+  const std::vector<std::string> fields = {"cluster.workers=1", "data.folds=4", "train.epochs=3"};
+  const Outcome whole = train(plan("whole", fields));
+  std::vector<std::string> stopping = fields;
+  stopping.push_back("train.early_stop.patience=3");
+  ASSERT_TRUE(train_in_process(context_, plan("stops", stopping), {}).ok());
+  const boost::json::object result = context_.result;
+  ASSERT_EQ(result.at("epochs"), 3);
+  const auto& metrics = result.at("epoch_metrics").as_array();
+  EXPECT_DOUBLE_EQ(metrics[2].as_double(), whole.held_out.head.auc());
+  EXPECT_EQ(result.at("auc"), result.at("best_metric"));
+  std::vector<std::string> best = fields;
+  best.back() = "train.epochs=" + std::to_string(result.at("best_epoch").to_number<int>());
+  EXPECT_EQ(result.at("digest").as_string().c_str(),
+            train(plan("best", best)).manifest.digest());
+}
+
+// A rate at which training soon makes it worse.
+TEST_F(Runs, StopWithoutGainAndKeepTheBestEpoch) {
+  const Plan job = plan(
+      "c", {"data.folds=4", "train.epochs=30", "train.early_stop.patience=2",
+            "train.early_stop.metric=logloss", "train.optimizer.rate=0.05", "checkpoint.keep=1"});
+  ASSERT_TRUE(train_in_process(context_, job, {}).ok());
+  const boost::json::object first = context_.result;
+  const std::int64_t best = first.at("best_epoch").to_number<std::int64_t>();
+  EXPECT_EQ(first.at("epochs"), best + 2);
+  EXPECT_LT(best, 28);
+  const auto& metrics = first.at("epoch_metrics").as_array();
+  for (const boost::json::value& metric : metrics) {
+    EXPECT_GE(metric.as_double(), first.at("best_metric").as_double());
+  }
+  EXPECT_EQ(first.at("logloss"), first.at("best_metric"));
+  EXPECT_EQ(checkpoint::newest_generation(*context_.storage, path("c")).value(),
+            first.at("checkpoint").as_string().c_str());
+  // Once more: nothing is left to do, and it says the same.
+  ASSERT_TRUE(train_in_process(context_, job, {}).ok());
+  for (const char* key : {"best_epoch", "best_metric", "epochs", "digest", "logloss"}) {
+    EXPECT_EQ(context_.result.at(key), first.at(key)) << key;
+  }
+  EXPECT_EQ(context_.result.at("samples_this_run"), 0);
+}
+
+// Between an epoch's checkpoint and its score; and after the score.
+TEST_F(Runs, EarlyStopGoesOnWhereARunDied) {
+  const std::vector<std::string> fields = {"data.folds=4", "train.early_stop.patience=5"};
+  const auto with_epochs = [&](const std::string& dir, const std::string& epochs) {
+    std::vector<std::string> all = fields;
+    all.push_back("train.epochs=" + epochs);
+    return plan(dir, all);
+  };
+  ASSERT_TRUE(train_in_process(context_, with_epochs("whole", "4"), {}).ok());
+  const boost::json::object whole = context_.result;
+  for (const bool has_score : {true, false}) {
+    const std::string dir = has_score ? "scored" : "unscored";
+    Plan one = with_epochs(dir, "4");
+    one.train.epochs = 1;
+    ASSERT_TRUE(train_in_process(context_, one, {}).ok());
+    if (!has_score) {
+      ASSERT_TRUE(context_.storage->remove(path(dir) + "/early_stop.json").ok());
+    }
+    ASSERT_TRUE(train_in_process(context_, with_epochs(dir, "4"), {}).ok());
+    for (const char* key : {"epochs", "epoch_metrics", "best_epoch", "digest"}) {
+      EXPECT_EQ(context_.result.at(key), whole.at(key)) << key;
     }
   }
 }

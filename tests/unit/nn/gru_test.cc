@@ -13,27 +13,30 @@ namespace {
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-// One step by the book: the state after x, with attention a.
+using Evolve = TensorId (*)(Graph&, std::string, TensorId, TensorId, std::int32_t);
+
+// One step by the book: the state after x, with attention a. `evolve`: what a does.
 std::vector<double> gru_step(const OpHarness& harness, const OpHarness::Numbers& numbers,
                              const std::string& name, const double* x, std::int32_t in,
-                             const std::vector<double>& before, double a) {
+                             const std::vector<double>& before, double a, Evolve evolve = augru) {
   const std::int32_t h = static_cast<std::int32_t>(before.size());
   const double* gates = &numbers.dense[harness.place(name + "/gates/kernel")];
   const double* gates_bias = &numbers.dense[harness.place(name + "/gates/bias")];
   const double* kernel = &numbers.dense[harness.place(name + "/candidate/kernel")];
   const double* bias = &numbers.dense[harness.place(name + "/candidate/bias")];
+  const double scale = evolve == aigru ? a : 1;
   std::vector<double> both(2 * h), after(h);
   for (std::int32_t j = 0; j < 2 * h; ++j) {
     double sum = gates_bias[j];
-    for (std::int32_t i = 0; i < in; ++i) sum += x[i] * gates[i * 2 * h + j];
+    for (std::int32_t i = 0; i < in; ++i) sum += scale * x[i] * gates[i * 2 * h + j];
     for (std::int32_t i = 0; i < h; ++i) sum += before[i] * gates[(in + i) * 2 * h + j];
     both[j] = sigmoid(sum);
   }
   for (std::int32_t j = 0; j < h; ++j) {
     double sum = bias[j];
-    for (std::int32_t i = 0; i < in; ++i) sum += x[i] * kernel[i * h + j];
+    for (std::int32_t i = 0; i < in; ++i) sum += scale * x[i] * kernel[i * h + j];
     for (std::int32_t i = 0; i < h; ++i) sum += both[i] * before[i] * kernel[(in + i) * h + j];
-    const double u = (1 - a) * both[h + j];
+    const double u = evolve == aigru ? both[h + j] : evolve == agru ? 1 - a : (1 - a) * both[h + j];
     after[j] = u * before[j] + (1 - u) * std::tanh(sum);
   }
   return after;
@@ -78,13 +81,13 @@ TEST(Gru, HistoryDoesNotDependOnItsCompany) {
   }
 }
 
-TEST(Augru, MatchesNaiveFormAndItsDifferences) {
+void expect_evolution_matches(Evolve evolve) {
   for (const std::int32_t candidates : {1, 2, 3}) {
     OpHarness harness({4, 3, 3, 1}, candidates);
     const std::int32_t in = 5, hidden = 4;
     const TensorId x = harness.input(Rows::kHistory, in);
     const TensorId attention = harness.input(Rows::kHistorySample, 1);
-    const TensorId out = augru(harness.graph, "augru", x, attention, hidden);
+    const TensorId out = evolve(harness.graph, "cell", x, attention, hidden);
     harness.build({out});
     for (float& a : harness.values(attention)) a = std::abs(a);
     harness.expect_matches([&](OpHarness::Numbers& numbers) {
@@ -94,7 +97,8 @@ TEST(Augru, MatchesNaiveFormAndItsDifferences) {
         for (std::int32_t t = 0; t < harness.lengths()[g]; ++t) {
           const std::int32_t row = harness.row(t, g);
           const double a = numbers.tensors[attention][row * candidates + s % candidates];
-          state = gru_step(harness, numbers, "augru", &numbers.tensors[x][row * in], in, state, a);
+          state = gru_step(harness, numbers, "cell", &numbers.tensors[x][row * in], in, state, a,
+                           evolve);
         }
         std::ranges::copy(state, numbers.tensors[out].begin() + s * hidden);
       }
@@ -102,6 +106,10 @@ TEST(Augru, MatchesNaiveFormAndItsDifferences) {
     });
   }
 }
+
+TEST(Augru, MatchesNaiveFormAndItsDifferences) { expect_evolution_matches(augru); }
+TEST(Agru, MatchesNaiveFormAndItsDifferences) { expect_evolution_matches(agru); }
+TEST(Aigru, MatchesNaiveFormAndItsDifferences) { expect_evolution_matches(aigru); }
 
 TEST(Augru, WithoutAttentionItIsAGru) {
   const std::vector<std::int32_t> lengths = {6, 5, 1};
@@ -126,12 +134,12 @@ TEST(Augru, WithoutAttentionItIsAGru) {
   }
 }
 
-TEST(Augru, SampleDoesNotDependOnItsCompany) {
+void expect_sample_is_independent(Evolve evolve) {
   const std::vector<std::int32_t> lengths = {9, 7, 7, 2, 1};
-  const auto build = [](OpHarness& harness) {
+  const auto build = [evolve](OpHarness& harness) {
     const TensorId x = harness.input(Rows::kHistory, 36);
     const TensorId attention = harness.input(Rows::kHistorySample, 1);
-    harness.build({augru(harness.graph, "augru", x, attention, 36)});
+    harness.build({evolve(harness.graph, "cell", x, attention, 36)});
   };
   OpHarness together(lengths, 2);
   build(together);
@@ -141,6 +149,10 @@ TEST(Augru, SampleDoesNotDependOnItsCompany) {
     together.expect_group_equals(g, alone);
   }
 }
+
+TEST(Augru, SampleDoesNotDependOnItsCompany) { expect_sample_is_independent(augru); }
+TEST(Agru, SampleDoesNotDependOnItsCompany) { expect_sample_is_independent(agru); }
+TEST(Aigru, SampleDoesNotDependOnItsCompany) { expect_sample_is_independent(aigru); }
 
 TEST(Gru, RefusesInputOfSamples) {
   OpHarness harness({2}, 1);
