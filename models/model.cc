@@ -126,7 +126,8 @@ Status check_graph(const ModelSpec& spec) {
 
 Status check_fields(const ModelSpec& spec) {
   RETURN_IF_ERROR(check_slots(spec.slots));
-  if (spec.kind == "sasrec" && spec.slots[0].frozen) {
+  const bool learns_items = spec.kind == "sasrec" || spec.kind == "next" || spec.kind == "mf";
+  if (learns_items && spec.slots[0].frozen) {
     return invalid("learns rows of items, and slot '" + spec.slots[0].name +
                    "' has rows that nothing trains: name item first");
   }

@@ -112,7 +112,7 @@ Status restore(Storage& storage, Shard& shard) {
   if (!shard.setup.restore_positions()) return {};
   RETURN_IF_ERROR(resume_streams(dir, positions, shard.streams));
   if (shard.setup.streams_go_on()) {
-    for (auto& stream : shard.streams) stream.has_ended = false;
+    for (std::uint32_t i = 0; i < shard.streams.size(); ++i) shard.streams[i].has_ended = false;
   }
   return {};
 }

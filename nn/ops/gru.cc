@@ -451,7 +451,8 @@ class Evolution final : public Op {
           writer.node("MatMul", {writer.tensor(x_), block(writer, kernel, 0, in, 0, columns)});
       return repeated(writer.node("Add", {product, writer.param(bias)}));
     };
-    const std::string real = repeated(onnx_history_mask(writer, writer.tensor(x_)));
+    const std::string real =
+        onnx_repeat_history(writer, onnx_history_mask(writer, writer.tensor(x_)));
     const std::string gates_state = block(writer, gates, in, h, 0, 2 * h);
     const std::string candidate_state = block(writer, candidate, in, h, 0, h);
     const std::string samples = writer.node("Shape", {writer.sample_lengths()});

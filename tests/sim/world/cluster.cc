@@ -65,7 +65,7 @@ Cluster::Cluster(const Scenario& scenario, const nn::Graph& graph, const Tables&
       disk_(disk),
       network_(scenario.fault_seed, scenario.faults),
       clock_(std::make_unique<WallClock>(network_)),
-      lanes_(scenario.lane_processes),
+      lanes_(scenario.lane_count()),
       workers_(scenario.input.streams) {
   for (std::uint32_t i = 0; i < scenario_.processes(); ++i) start(i);
   for (const Event& event : scenario_.events) schedule(event);

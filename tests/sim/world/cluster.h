@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -24,7 +25,7 @@ struct Scenario {
   Input input;
   std::uint64_t fault_seed = 1;
   std::uint32_t lanes = 1, hosts = 1;
-  std::uint32_t lane_processes = 1;  // as many as lanes; those beyond wait until lanes are added
+  std::uint32_t lane_processes = 1;  // if more than lanes, the others wait until lanes are added
   std::int64_t staleness = 0;
   std::uint32_t depth = 2;
   double checkpoint_every_s = 0;
@@ -62,7 +63,8 @@ struct Scenario {
   std::vector<Event> events;
 
   // Process `index` of all: the scheduler, lanes, workers.
-  std::uint32_t processes() const { return 1 + lane_processes + input.streams; }
+  std::uint32_t lane_count() const { return std::max(lanes, lane_processes); }
+  std::uint32_t processes() const { return 1 + lane_count() + input.streams; }
 };
 const char* name_of(Scenario::Event::Kind kind);
 

@@ -316,7 +316,7 @@ class Run {
       generation_ = scheduler.manifest().generation();
       check_new_generation(scheduler);
     }
-    for (std::uint32_t i = 0; i < plan_.scenario.lane_processes; ++i) {
+    for (std::uint32_t i = 0; i < plan_.scenario.lane_count(); ++i) {
       const ps::Lane* lane = cluster.lane(i);
       if (lane != nullptr && lane->copies_bytes() > kCopiesMax) fail("a lane's copies fill memory");
     }

@@ -204,21 +204,5 @@ TEST(TargetOrder, TestTargetsAreInNoFold) {
   EXPECT_EQ(TargetOrder(*log, spec).size(), log->test_targets());
 }
 
-TEST(KeySet, NumbersDistinctKeysInTheOrderTheyCome) {
-  KeySet set;
-  for (int round = 0; round < 3; ++round) {
-    set.clear();
-    for (std::uint64_t i = 0; i < 20'000; ++i) {  // grows twice
-      ASSERT_EQ(set.index_of(i * 4096), i);
-      ASSERT_EQ(set.index_of(i / 2 * 4096), i / 2);
-    }
-    ASSERT_EQ(set.keys().size(), 20'000u);
-    for (std::uint64_t i = 0; i < 20'000; ++i) {
-      ASSERT_EQ(set.keys()[i], i * 4096);
-      ASSERT_EQ(set.partitions()[i], partition_of(i * 4096));
-    }
-  }
-}
-
 }  // namespace
 }  // namespace meander::data
