@@ -24,8 +24,8 @@ void seal(T& structure) {
   structure.crc = crc32c(&structure, sizeof(T) - sizeof(structure.crc));
 }
 
-// Trained floats hardly shrink, and the processor is scarcer than the disk: below half saved, time is
-// worth more.
+// Trained floats hardly shrink, and the processor is scarcer than the disk: below half saved, time
+// is worth more.
 bool is_worth_it(std::size_t packed, std::size_t raw) {
   return !ZSTD_isError(packed) && packed <= raw / 2;
 }

@@ -173,8 +173,7 @@ double ScoreSums::f1() const {
 double ScoreSums::precision() const {
   const std::uint64_t hits = sum_from(positive_, kZeroBin);
   const std::uint64_t said_positive = hits + sum_from(negative_, kZeroBin);
-  return said_positive == 0 ? kNaN
-                            : static_cast<double>(hits) / static_cast<double>(said_positive);
+  return said_positive == 0 ? kNaN : static_cast<double>(hits) / static_cast<double>(said_positive);
 }
 
 double ScoreSums::recall() const {
@@ -277,10 +276,10 @@ void Accumulator::clear() {
   }
 }
 
-// samples, batches, loss sum (f64), then head and tail with their lengths before them; the points of
-// the curve that are not empty, their number before them; then, where there are targets with ranks,
-// those of all and of each segment, with the segment's scores. What was written before there were
-// curves ends with the tail.
+// samples, batches, loss sum (f64), then head and tail with their lengths before them; the points
+// of the curve that are not empty, their number before them; then, where there are targets with
+// ranks, those of all and of each segment, with the segment's scores. What was written before there
+// were curves ends with the tail.
 Buffer Accumulator::encode() const {
   Writer out;
   out.integer(samples);

@@ -29,15 +29,15 @@ class ScoreSums {
 
   std::uint64_t samples() const { return positives_ + negatives_; }
   std::uint64_t positives() const { return positives_; }
-  double auc() const;       // NaN while one class is missing
-  double log_loss() const;  // mean, natural logarithm
-  double accuracy() const;  // at 0.5; NaN without samples
+  double auc() const;        // NaN while one class is missing
+  double log_loss() const;   // mean, natural logarithm
+  double accuracy() const;   // at 0.5; NaN without samples
   double precision() const;  // at 0.5; NaN while nothing is said to be positive
   double recall() const;     // at 0.5; NaN without positives
   // Mean predicted probability over the share of positives: 1 when calibrated. By the middles of
   // the bins; NaN without positives.
   double calibration() const;
-  double f1() const;        // at 0.5; 0 when nothing is and nothing is said to be positive
+  double f1() const;  // at 0.5; 0 when nothing is and nothing is said to be positive
 
   // Grows with the bins in use: some 4 bytes for each.
   Buffer encode() const;

@@ -41,8 +41,7 @@ Catalogues::Catalogues(const PreparedLog& log, const StreamSpec& spec)
     items_ = keys_of(log, SlotSource::kItem);
     mass_.push_back(0);
     for (const ItemEntry& item : log.items()) {
-      mass_.push_back(mass_.back() +
-                      std::pow(static_cast<double>(item.count), spec.drawn_power));
+      mass_.push_back(mass_.back() + std::pow(static_cast<double>(item.count), spec.drawn_power));
     }
   }
 }

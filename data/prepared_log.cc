@@ -41,7 +41,8 @@ Status check_targets(const std::string& path, std::span<const Target> targets,
     const bool in_order = i == 0 || targets[i - 1].row < t.row;
     if (!in_order || t.row >= log_events || t.user >= users.size() ||
         t.event < users[t.user].first ||
-        t.event - users[t.user].first < std::min(min_history, 1u) || t.event - users[t.user].first >= users[t.user].count) {
+        t.event - users[t.user].first < std::min(min_history, 1u) ||
+        t.event - users[t.user].first >= users[t.user].count) {
       return invalid(path + ": target " + std::to_string(i) + " is out of place");
     }
   }

@@ -91,7 +91,7 @@ class PreparedLog {
   std::uint64_t train_targets() const { return train_targets_; }
   std::uint64_t test_targets() const { return test_targets_; }
   std::uint32_t test_negatives() const { return test_negatives_; }  // for each test target
-  std::uint32_t min_history() const { return min_history_; }  // events before every target
+  std::uint32_t min_history() const { return min_history_; }        // events before every target
   bool has_category() const { return has_category_; }
   bool has_time() const { return has_time_; }
   // Whether a test target's history ends where the test part begins (the source named the test

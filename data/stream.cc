@@ -351,7 +351,8 @@ class Stream::Impl {
       const Sample& sample = samples_[groups[i]];
       const auto& column = is_category ? sample.shard->category : sample.shard->item;
       for (std::uint32_t t = 0; t < sample.length(); ++t) {
-        history[part.step_offset[t] + i] = index_of(source, table, column[sample.history_begin + t]);
+        history[part.step_offset[t] + i] =
+            index_of(source, table, column[sample.history_begin + t]);
       }
     }
     if (!spec_.auxiliary) return;

@@ -59,7 +59,7 @@ struct StreamSpec {
   std::uint32_t parts = 4;     // of every batch; a short batch may leave some empty
   std::uint32_t history = 50;  // events of it at most, the newest; 0: none are looked at
   std::vector<SlotSpec> slots;
-  std::uint32_t tables = 1;  // each slot's table is below
+  std::uint32_t tables = 1;                // each slot's table is below
   std::shared_ptr<const Content> content;  // of slots of kContent, which share no table with others
   NegativesSpec negatives;
   // Whether to draw auxiliary negatives: kRecent draws from the window before each history event,

@@ -197,7 +197,8 @@ std::string Model::numeric() {
 
 std::string Model::age() {
   return once("age", [&] {
-    return node(prologue_, "Transpose", {"history_age"}, {{"perm", std::vector<std::int64_t>{1, 0}}});
+    return node(prologue_, "Transpose", {"history_age"},
+                {{"perm", std::vector<std::int64_t>{1, 0}}});
   });
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decaying interest: what a user did fades with time, u_t = u_{t-1} exp(-rate dt), by a rate that
-// is fixed, learned, or learned for each category or user. The head sees the target, what is left of
-// the interest, and their product, as the base model does with a plain mean: what the two differ by
-// is what decay brings.
+// is fixed, learned, or learned for each category or user. The head sees the target, what is left
+// of the interest, and their product, as the base model does with a plain mean: what the two differ
+// by is what decay brings.
 #include "nn/ops/decayed_pool.h"
 
 #include "models/blocks.h"
@@ -39,8 +39,8 @@ nn::Graph build_decay(const ModelSpec& spec) {
   const nn::TensorId history = history_of(graph, spec);
   nn::DecayOptions options{.half_life_h = spec.half_life_h, .learned = spec.decay != "fixed"};
   if (spec.decay == "category" || spec.decay == "user") options.offset = rate_offset(graph, spec);
-  const nn::TensorId interest = nn::broadcast(
-      graph, "interest", nn::decayed_pool(graph, "interest/decay", history, options));
+  const nn::TensorId interest =
+      nn::broadcast(graph, "interest", nn::decayed_pool(graph, "interest/decay", history, options));
   const nn::TensorId shared = nn::product(graph, "target_interest", target, interest);
   click_head(graph, spec, {target, interest, shared});
   return graph;

@@ -99,19 +99,19 @@ struct StepInput {
   std::span<const PartInput> parts;
   // By table: (keys of the batch, width); of a frozen one all its rows.
   std::span<const ConstMatrix> tables;
-  std::span<const float> dense;         // (dense_size)
+  std::span<const float> dense;                // (dense_size)
   std::span<const Catalogue> catalogues = {};  // by table; may be empty
-  std::uint64_t seed = 0;               // of this step, for OpContext::seed
+  std::uint64_t seed = 0;                      // of this step, for OpContext::seed
 };
 
 // One step's result. The caller owns the memory; train() overwrites it.
 struct StepOutput {
   // By table: dLoss/drow, (keys, width), duplicates summed; (0, width) of a frozen one.
   std::span<const Matrix> dtables;
-  std::span<float> ddense;          // (dense_size)
-  std::span<float> logits;          // (samples of the batch) parts one after another
-  double loss = 0;                  // what was minimised, with auxiliary losses
-  double cross_entropy = 0;         // mean binary cross-entropy of the logits, natural log
+  std::span<float> ddense;   // (dense_size)
+  std::span<float> logits;   // (samples of the batch) parts one after another
+  double loss = 0;           // what was minimised, with auxiliary losses
+  double cross_entropy = 0;  // mean binary cross-entropy of the logits, natural log
 };
 
 // The working memory of one step at a time. It grows to the largest batch seen and then allocates

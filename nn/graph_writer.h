@@ -20,8 +20,9 @@ namespace meander::nn {
 // an op that mixes steps must mask by `lengths()` or `sample_lengths()`.
 class GraphWriter {
  public:
-  using Attribute = std::pair<std::string, std::variant<std::int64_t, float, std::string,
-                                                        std::vector<std::int64_t>>>;
+  using Attribute =
+      std::pair<std::string,
+                std::variant<std::int64_t, float, std::string, std::vector<std::int64_t>>>;
   virtual ~GraphWriter() = default;
 
   // The ONNX name of a tensor that an earlier op (or the input) has produced.
@@ -31,11 +32,11 @@ class GraphWriter {
   // A key column, already looked up: rows of slot `slot` of `source` (kTarget or kHistory) as
   // (G*K, w) or (T, G, w).
   virtual std::string embedding(Source source, std::int32_t slot) = 0;
-  virtual std::string numeric() = 0;          // (G*K, F)
-  virtual std::string age() = 0;              // (T, G) hours from a behaviour to now
-  virtual std::string lengths() = 0;          // int32 (G)
-  virtual std::string sample_lengths() = 0;   // int32 (G*K)
-  virtual std::string candidates() = 0;       // int64 scalar K
+  virtual std::string numeric() = 0;         // (G*K, F)
+  virtual std::string age() = 0;             // (T, G) hours from a behaviour to now
+  virtual std::string lengths() = 0;         // int32 (G)
+  virtual std::string sample_lengths() = 0;  // int32 (G*K)
+  virtual std::string candidates() = 0;      // int64 scalar K
   // The trained values of a parameter, as an initializer of shape (rows, cols).
   virtual std::string param(ParamId id) = 0;
   // An initializer with these values.
@@ -50,9 +51,9 @@ class GraphWriter {
   // (axis 0 gone), appends nodes through the writer it is handed, and returns the new states
   // followed by the step's `outputs` outputs. Returns the final states followed by the stacked
   // outputs. Inside the body, param(), constant() and values of the outer graph may be used.
-  using ScanBody = std::function<std::vector<std::string>(
-      GraphWriter& body, const std::vector<std::string>& states,
-      const std::vector<std::string>& slices)>;
+  using ScanBody = std::function<std::vector<std::string>(GraphWriter& body,
+                                                          const std::vector<std::string>& states,
+                                                          const std::vector<std::string>& slices)>;
   virtual std::vector<std::string> scan(std::vector<std::string> initial_states,
                                         std::vector<std::string> sequences, int outputs,
                                         const ScanBody& body) = 0;

@@ -40,10 +40,14 @@ struct Layout {
   std::int32_t batch_samples() const { return batch_groups * candidates; }
   std::int32_t rows(Rows space) const {
     switch (space) {
-      case Rows::kGroup: return groups;
-      case Rows::kSample: return samples();
-      case Rows::kHistory: return history_rows;
-      case Rows::kHistorySample: return history_rows * candidates;
+      case Rows::kGroup:
+        return groups;
+      case Rows::kSample:
+        return samples();
+      case Rows::kHistory:
+        return history_rows;
+      case Rows::kHistorySample:
+        return history_rows * candidates;
     }
     return 0;
   }
@@ -58,7 +62,8 @@ enum class Source { kTarget, kHistory, kNegative };
 // were drawn for the batch.
 struct Catalogue {
   std::span<const std::uint32_t> rows;  // (C) of the step's table; every item: in order of its id
-  // Drawn: (C) the logarithm of how often the item was to be expected among them. Empty: every item.
+  // Drawn: (C) the logarithm of how often the item was to be expected among them. Empty: every
+  // item.
   std::span<const float> log_expected;
   bool empty() const { return rows.empty(); }
 };

@@ -139,9 +139,7 @@ struct Workspace {
         grads(graph.tensor_specs().size()),
         dtables(graph.tables()) {}
 
-  void zero(std::size_t begin, std::size_t end) {
-    nn::zero(arena.at(begin), end - begin);
-  }
+  void zero(std::size_t begin, std::size_t end) { nn::zero(arena.at(begin), end - begin); }
 };
 
 }  // namespace

@@ -996,8 +996,8 @@ struct Lane::Impl {
     if (!has_started) return TimePoint{};
     const TimePoint mirror_due = mirror ? mirror->next_timer() : kNever;
     const TimePoint moving_due = moving && !writing ? moving->next_timer() : kNever;
-    return std::min({mirror_due, moving_due, write_due(), word_due(),
-                     last_heard + options.scheduler_silence});
+    return std::min(
+        {mirror_due, moving_due, write_due(), word_due(), last_heard + options.scheduler_silence});
   }
 
   std::uint64_t rows() const {

@@ -48,7 +48,7 @@ struct SchedulerOptions {
   bool streams_go_on = false;
   double checkpoint_every_s = 0;
   std::uint32_t keep = 2;
-  std::string pinned;  // a generation of checkpoint_dir that is kept besides
+  std::string pinned;            // a generation of checkpoint_dir that is kept besides
   std::uint32_t full_every = 8;  // generations: the others are deltas
 
   Duration heartbeat = std::chrono::milliseconds(500);

@@ -75,7 +75,8 @@ Samples Ranker::history_samples(const UserHistory& history) const {
   if (!artefact_->graph().needs_age()) return samples;
   constexpr double kHourMs = 3'600'000;
   for (const std::int64_t then : history.time_ms.last(steps)) {
-    samples.history_age.push_back(static_cast<float>(static_cast<double>(d.newest_ms - then) / kHourMs));
+    samples.history_age.push_back(
+        static_cast<float>(static_cast<double>(d.newest_ms - then) / kHourMs));
   }
   return samples;
 }

@@ -51,8 +51,7 @@ void Scorer::pack(const artefact::Samples& samples, std::int64_t first, std::int
   age_.clear();
   for (std::size_t t = 0; !samples.history_age.empty() && t < step_rows_.size(); ++t) {
     for (std::int32_t i = 0; i < step_rows_[t]; ++i) {
-      age_.push_back(
-          samples.history_age[order_[i] * samples.steps + static_cast<std::int64_t>(t)]);
+      age_.push_back(samples.history_age[order_[i] * samples.steps + static_cast<std::int64_t>(t)]);
     }
   }
   numeric_.clear();

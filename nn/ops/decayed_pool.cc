@@ -103,15 +103,13 @@ class DecayedPool final : public Op {
     const std::string score =
         writer.node("Neg", {writer.node("Mul", {writer.node("Exp", {log_rate}), age})});
     const std::string mask = onnx_history_mask(writer, history);
-    const std::string masked =
-        writer.node("Where", {mask, score, writer.constant({}, {kMasked})});
+    const std::string masked = writer.node("Where", {mask, score, writer.constant({}, {kMasked})});
     const std::string weight = writer.node("Softmax", {masked}, {{"axis", std::int64_t{0}}});
-    const std::string real =
-        writer.node("Where", {mask, history, writer.constant({}, {0.0f})});
-    writer.bind(at_.out, writer.node("ReduceSum",
-                                     {writer.node("Mul", {weight, real}),
-                                      writer.constant_int({1}, {0})},
-                                     {{"keepdims", std::int64_t{0}}}));
+    const std::string real = writer.node("Where", {mask, history, writer.constant({}, {0.0f})});
+    writer.bind(at_.out,
+                writer.node("ReduceSum",
+                            {writer.node("Mul", {weight, real}), writer.constant_int({1}, {0})},
+                            {{"keepdims", std::int64_t{0}}}));
   }
 
  private:
@@ -156,11 +154,11 @@ class DecayedPool final : public Op {
   std::string onnx_offset(GraphWriter& writer) const {
     const std::string offset = writer.tensor(at_.offset);
     if (at_.offset_rows == Rows::kHistory) return offset;
-    const std::string shape =
-        writer.node("Concat",
-                    {writer.constant_int({2}, {1, -1}),
-                     writer.node("Unsqueeze", {writer.candidates(), writer.constant_int({1}, {0})})},
-                    {{"axis", std::int64_t{0}}});
+    const std::string shape = writer.node(
+        "Concat",
+        {writer.constant_int({2}, {1, -1}),
+         writer.node("Unsqueeze", {writer.candidates(), writer.constant_int({1}, {0})})},
+        {{"axis", std::int64_t{0}}});
     const std::string by_group = writer.node("Reshape", {offset, shape});  // (1, G, K)
     return writer.node("Slice", {by_group, writer.constant_int({1}, {0}),
                                  writer.constant_int({1}, {1}), writer.constant_int({1}, {2})});

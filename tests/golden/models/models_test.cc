@@ -31,7 +31,8 @@ ModelSpec spec_of(const std::string& name, const Fixture& fixture) {
   const std::size_t variant = name.find('_');
   spec.kind = name == "lstm2" ? "lstm" : name.substr(0, variant);
   if (name == "next_bce") spec.cell = "lstm";
-  if (spec.kind == "dien" && variant != std::string::npos) spec.evolution = name.substr(variant + 1);
+  if (spec.kind == "dien" && variant != std::string::npos)
+    spec.evolution = name.substr(variant + 1);
   spec.layers = name == "lstm2" ? 2 : 1;
   spec.slots = {{"item", 0, static_cast<std::int32_t>(widths[0]), true},
                 {"category", 1, static_cast<std::int32_t>(widths[1]), true}};

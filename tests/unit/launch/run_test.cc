@@ -114,8 +114,7 @@ TEST_F(Runs, EpochByEpochTrainsAsInOnePass) {
   EXPECT_EQ(result.at("auc"), result.at("best_metric"));
   std::vector<std::string> best = fields;
   best.back() = "train.epochs=" + std::to_string(result.at("best_epoch").to_number<int>());
-  EXPECT_EQ(result.at("digest").as_string().c_str(),
-            train(plan("best", best)).manifest.digest());
+  EXPECT_EQ(result.at("digest").as_string().c_str(), train(plan("best", best)).manifest.digest());
 }
 
 // A rate at which training soon makes it worse.

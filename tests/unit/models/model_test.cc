@@ -204,8 +204,8 @@ TEST(Sasrec, DropoutIsForTraining) {
     EXPECT_NE(with.output.loss, without.output.loss);
     InlineExecutor executor;
     std::vector<float> scores(8), dropped(8);
-    nn::Session(without.graph).infer({without.batch->inputs(), without.rows, without.dense},
-                                     executor, scores);
+    nn::Session(without.graph)
+        .infer({without.batch->inputs(), without.rows, without.dense}, executor, scores);
     nn::Session(with.graph).infer({with.batch->inputs(), with.rows, with.dense}, executor, dropped);
     EXPECT_EQ(scores, dropped);
   }
