@@ -47,6 +47,7 @@ TEST_F(Sim, ASeedReplaysIdentically) {
   }
 }
 
+#if !defined(__SANITIZE_ADDRESS__)  // a bug that makes a cluster hang is found after minutes there
 // The test of the test: within how many seeds each planted bug is found.
 struct Within {
   PlantedBug bug;
@@ -77,6 +78,7 @@ INSTANTIATE_TEST_SUITE_P(
         Within{PlantedBug::kFileNotSynced, 20}, Within{PlantedBug::kDirectoryNotSynced, 20},
         Within{PlantedBug::kLastRoundSkipped, 100}, Within{PlantedBug::kMovedBeforeDrained, 200}),
     [](const auto& info) { return std::string(name_of(info.param.bug)); });
+#endif
 
 }  // namespace
 }  // namespace meander::sim
