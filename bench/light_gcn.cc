@@ -7,12 +7,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <numeric>
-#include <sstream>
 #include <string>
 #include <vector>
 
+#include "bench/user_item_graph.h"
 #include "common/clock.h"
 #include "common/rng.h"
 #include "common/thread_executor.h"
@@ -23,24 +22,6 @@ namespace meander {
 namespace {
 
 constexpr std::size_t kParts = 4;
-
-std::shared_ptr<const nn::SparseMatrix> read_graph(const char* path) {
-  std::ifstream file(path);
-  std::vector<nn::SparseEntry> entries;
-  std::uint32_t users = 0, items = 0;
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream words(line);
-    std::uint32_t user = 0, item = 0;
-    if (!(words >> user)) continue;
-    users = std::max(users, user + 1);
-    while (words >> item) {
-      items = std::max(items, item + 1);
-      entries.push_back({user, item, 1.0f});
-    }
-  }
-  return std::make_shared<const nn::SparseMatrix>(nn::symmetrically_normalised(nn::sparse_matrix(
-      static_cast<std::int32_t>(users), static_cast<std::int32_t>(items), entries)));
-}
 
 // Histories without behaviours; the first candidate an item of the user, the second another.
 std::vector<std::vector<JaggedGroup>> draw_batch(const nn::SparseMatrix& graph, Rng& rng,
@@ -61,6 +42,7 @@ std::vector<std::vector<JaggedGroup>> draw_batch(const nn::SparseMatrix& graph, 
     parts[g % kParts].push_back({.history = {{}, {}},
                                  .negative = {},
                                  .valid = {},
+                                 .age = {},
                                  .target = {{positive, negative}, {user, user}},
                                  .label = {1, 0},
                                  .numeric = {}});
@@ -74,7 +56,7 @@ int run(int argc, char** argv) {
   };
   const int layers = number(2, 3), threads = number(3, 2), batch = number(4, 2048);
   const int width = number(5, 64), repeats = number(6, 15);
-  const auto adjacency = read_graph(argv[1]);
+  const auto adjacency = std::make_shared<const nn::SparseMatrix>(read_user_item_graph(argv[1]));
   if (adjacency->entries() == 0) {
     std::fprintf(stderr, "%s: no edges\n", argv[1]);
     return 2;

@@ -6,11 +6,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <vector>
 
+#include "bench/user_item_graph.h"
 #include "common/clock.h"
 #include "common/rng.h"
 #include "common/thread_executor.h"
@@ -18,28 +17,6 @@
 
 namespace meander {
 namespace {
-
-nn::SparseMatrix read_graph(const char* path) {
-  std::ifstream file(path);
-  if (!file) {
-    std::fprintf(stderr, "%s: cannot be read\n", path);
-    std::exit(2);
-  }
-  std::vector<nn::SparseEntry> entries;
-  std::uint32_t users = 0, items = 0;
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream words(line);
-    std::uint32_t user = 0, item = 0;
-    if (!(words >> user)) continue;
-    users = std::max(users, user + 1);
-    while (words >> item) {
-      items = std::max(items, item + 1);
-      entries.push_back({user, item, 1.0f});
-    }
-  }
-  return nn::symmetrically_normalised(nn::sparse_matrix(static_cast<std::int32_t>(users),
-                                                        static_cast<std::int32_t>(items), entries));
-}
 
 // y = a . x in runs of rows.
 void multiply(const nn::SparseMatrix& a, const std::vector<std::int32_t>& runs, const float* x,
@@ -52,7 +29,7 @@ void multiply(const nn::SparseMatrix& a, const std::vector<std::int32_t>& runs, 
 }
 
 int run(int argc, char** argv) {
-  const nn::SparseMatrix by_user = read_graph(argv[1]), by_item = nn::transposed(by_user);
+  const nn::SparseMatrix by_user = read_user_item_graph(argv[1]), by_item = nn::transposed(by_user);
   const int width = argc > 2 ? std::atoi(argv[2]) : 64;
   const int threads = argc > 3 ? std::atoi(argv[3]) : 2;
   const int repeats = argc > 4 ? std::atoi(argv[4]) : 15;
