@@ -40,6 +40,8 @@ checkpoint: {{dir: {name}}}
 
 
 class Models(harness.MeanderTest):
+    USERS, ITEMS, EVENTS = 80, 100, 2500
+
     def train(self, job, name, lanes, *words):
         return self.must("train", job, "--set", f"checkpoint.dir={name}", "--set", "cluster.workers=2", "--set",
                          f"cluster.lanes={lanes}", *words)
