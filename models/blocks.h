@@ -59,10 +59,9 @@ inline nn::TensorId hidden_layer(nn::Graph& graph, const ModelSpec& spec, const 
                   spec.dice == "moving" ? nn::DiceStatistics::kMoving : nn::DiceStatistics::kBatch);
 }
 
-// The head of DIN and DIEN on `columns` (kSample) beside each other, and its loss: scale and shift,
-// the hidden layers of spec.head, two columns, softmax, mean cross-entropy over both columns.
-inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::TensorId> columns) {
-  nn::TensorId x = sample_of(graph, spec, std::move(columns));
+// The layers of a click's head on its inputs x (kSample), and its loss: scale and shift, the hidden
+// layers of spec.head, two columns, softmax, mean cross-entropy over both columns.
+inline void click_layers(nn::Graph& graph, const ModelSpec& spec, nn::TensorId x) {
   x = nn::fixed_affine(graph, "head/scale", x);
   for (std::size_t i = 0; i < spec.head.size(); ++i) {
     x = hidden_layer(graph, spec, std::to_string(i + 1), x, spec.head[i]);
@@ -71,6 +70,11 @@ inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::
   const nn::TensorId logits = nn::pair_logit(graph, "head/logit", pair);
   graph.set_logits(logits);
   nn::click_loss(graph, "loss", logits, 0.5f);
+}
+
+// The head of DIN and DIEN on what only a sample has and `columns` (kSample) beside each other.
+inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::TensorId> columns) {
+  click_layers(graph, spec, sample_of(graph, spec, std::move(columns)));
 }
 
 // The loss of spec.loss on states (kHistory, as wide as the item's row), and at inference the rank

@@ -69,6 +69,7 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
   CHECK_LE(first + groups, samples.groups);
   CHECK_EQ(logits.size(), static_cast<std::size_t>(groups * k));
   pack(samples, first, groups);
+  first_ = first;
 
   nn::PartInput part;
   part.layout.groups = part.layout.batch_groups = static_cast<std::int32_t>(groups);
@@ -76,7 +77,9 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
   part.layout.lengths = lengths_;
   part.layout.step_rows = step_rows_;
   part.layout.step_offset = step_offset_;
-  part.layout.history_rows = step_offset_.back() + step_rows_.back();
+  if (!step_rows_.empty()) {
+    part.layout.history_rows = step_offset_.back() + step_rows_.back();
+  }
   part.layout.batch_longest = lengths_.front();
   for (const auto& column : target_) {
     part.columns[static_cast<int>(nn::Source::kTarget)].push_back(column);
@@ -91,6 +94,15 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
   session_.infer({{&part, 1}, artefact_->table_rows(), artefact_->dense()}, executor, logits_);
   for (std::int64_t i = 0; i < groups; ++i) {
     std::copy_n(&logits_[i * k], k, &logits[(order_[i] - first) * k]);
+  }
+}
+
+void Scorer::last(nn::TensorId groups, std::span<float> out) const {
+  const nn::ConstMatrix rows = session_.value(groups, 0);
+  CHECK_EQ(static_cast<std::size_t>(rows.rows), order_.size());
+  CHECK_EQ(out.size(), order_.size() * rows.cols);
+  for (std::int32_t i = 0; i < rows.rows; ++i) {
+    std::copy_n(rows.row(i), rows.cols, &out[(order_[i] - first_) * rows.cols]);
   }
 }
 

@@ -22,6 +22,9 @@ class Scorer {
   // Groups [first, first + groups) of `samples`, scored together; logits is (groups, K).
   void score(const artefact::Samples& samples, std::int64_t first, std::int64_t groups,
              Executor& executor, std::span<float> logits);
+  // What the last score() left in a tensor of rows for each group: (groups, width), in the order of
+  // `samples`.
+  void last(nn::TensorId groups, std::span<float> out) const;
 
  private:
   void pack(const artefact::Samples& samples, std::int64_t first, std::int64_t groups);
@@ -30,6 +33,7 @@ class Scorer {
   nn::Session session_;
   // The one part of the step, as nn wants it: groups with longest history first, histories packed.
   std::vector<std::int64_t> order_;
+  std::int64_t first_ = 0;
   std::vector<std::int32_t> lengths_, step_rows_, step_offset_;
   std::vector<std::vector<std::uint32_t>> target_, history_;
   std::vector<float> numeric_, age_, logits_;
