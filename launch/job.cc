@@ -126,6 +126,7 @@ void check_model(Checker& check, const job::Model& model) {
   check_word(check, "model.cell", model.cell(), {"gru", "lstm"});
   check_word(check, "model.loss", model.loss(), {"bce", "softmax", "sampled"});
   check.range("model.dropout", model.dropout(), 0.0f, 0.99f);
+  check.range("model.initial_range", model.initial_range(), 0.0f, 1e3f);
   check.range("model.blocks", model.blocks(), 1u, 64u);
   check.range("model.heads", model.heads(), 1u, 64u);
   check.range("model.content_width", model.content_width(), 0u, 4096u);

@@ -300,7 +300,9 @@ wire::TableSpec slot_table(const Plan& plan, const data::SlotSpec& slot) {
   *table.mutable_optimizer() = wire_optimizer(job.train().optimizer());
   // Lazy Adam in the form that the published models' framework has for sparse rows.
   table.mutable_optimizer()->set_epsilon_hat(true);
-  if (job.model().initial_rows() == job::Model::glorot) {
+  if (job.model().initial_range() > 0) {
+    table.set_init_range(job.model().initial_range());
+  } else if (job.model().initial_rows() == job::Model::glorot) {
     table.set_init_range(glorot_range(distinct_values(plan, slot.source), table.width()));
   }
   table.set_seed(hash64(job.train().seed(), slot.table));

@@ -76,6 +76,18 @@ TEST_F(Plans, EverySlotHasATableAndTheDenseVectorComesBehind) {
   EXPECT_FLOAT_EQ(plan->tables[1].init_range(), static_cast<float>(std::sqrt(6 / (items + 4))));
 }
 
+TEST_F(Plans, RowsOfAllSlotsStartInTheRangeThatIsGivenAndDenseOnesDoNot) {
+  const Result<Plan> plan = this->plan({"model.initial_range=0.25"});
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  ASSERT_EQ(plan->tables.size(), 3u);
+  EXPECT_EQ(plan->tables[0].init_range(), 0.25f);
+  EXPECT_EQ(plan->tables[1].init_range(), 0.25f);
+  EXPECT_EQ(plan->tables[2].init_range(), 0.0f);
+  const Result<Plan> below = this->plan({"model.initial_range=-1"});
+  ASSERT_FALSE(below.ok());
+  EXPECT_NE(below.status().message().find("model.initial_range"), std::string::npos);
+}
+
 TEST_F(Plans, OptimizerReachesTheTablesAsTheJobHasIt) {
   const Result<Plan> plan =
       this->plan({"train.optimizer.kind=adamw", "train.optimizer.weight_decay=0.02",
