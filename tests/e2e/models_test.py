@@ -28,8 +28,11 @@ MODELS = {
     "lstm-sampled": ("{kind: next, cell: lstm, embedding: 8, hidden: 8, slots: [item], loss: sampled}",
                      "{kind: none, shared: 50}", "order: users"),
     "lightgcn": ("{kind: lightgcn, slots: [item, user], embedding: 8, layers: 2}", KNOWN, "order: users"),
+    "graphsage": ("{kind: graphsage, slots: [item, user], embedding: 8, hidden: 8, fanout: [5, 3], head: [16, 8]}",
+                  KNOWN, "order: users"),
 }
-NOT_EXPORTED = ("lightgcn",)
+NOT_EXPORTED = ("graphsage",)
+WITHOUT_HISTORY = ("mf", "lightgcn", "graphsage")
 JOB = """
 name: {name}
 data: {{path: prepared, history: {history}, negatives: {negatives}, {more}}}
@@ -70,7 +73,7 @@ class Models(harness.MeanderTest):
         for name, (model, negatives, more) in MODELS.items():
             with self.subTest(name):
                 file = f"{name}.yaml"
-                history = 0 if "mf" in name or "lightgcn" in name else 20
+                history = 0 if name in WITHOUT_HISTORY else 20
                 (self.folder / file).write_text(
                     JOB.format(name=name, model=model, negatives=negatives, more=more, history=history))
                 self.check(name, file)
