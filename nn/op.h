@@ -74,8 +74,7 @@ struct OpContext {
   std::span<const Matrix> values;    // by TensorId
   std::span<const Matrix> grads;     // by TensorId; zero at the start of training; ops add
   // Embedding tables of this step: rows (keys, width) and their gradients (add), by table. A frozen
-  // table has no rows of gradients. Ops at part scope add only to rows that the part's columns
-  // name: the others are not zeroed for them, and not looked at.
+  // table has no rows of gradients.
   std::span<const ConstMatrix> tables;
   std::span<const Matrix> dtables;
   std::span<const Catalogue> catalogues;  // by table; empty where the graph asked for none

@@ -3,7 +3,6 @@
 #include <xmmintrin.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -105,11 +104,6 @@ std::size_t floats_of(const Matrix& matrix) {
   return static_cast<std::size_t>(matrix.rows) * matrix.cols;
 }
 
-// Rows that one task of a sum adds up: whole words of a RowSet.
-std::size_t sum_rows(const Matrix& matrix) {
-  return std::max<std::size_t>(kSumChunkFloats / matrix.cols / 64, 1) * 64;
-}
-
 std::size_t floats_packed(const Op& op, Precision precision) {
   PrecisionScope scope(precision);
   return op.packed_floats();
@@ -124,41 +118,14 @@ std::int32_t negatives_of(const PartInput& part) {
       std::count_if(first, valid.end(), [](float x) { return x != 0; }));
 }
 
-// Rows of a table. A part has gradients of few of its batch's rows.
-class RowSet {
- public:
-  void clear(std::size_t rows) { words_.assign((rows + 63) / 64, 0); }
-  void add(std::uint32_t row) { words_[row / 64] |= std::uint64_t{1} << row % 64; }
-  // Calls visit(first, count) for runs of its rows in [begin, end), which are multiples of 64 (or
-  // `end` is beyond all), from the lowest on.
-  template <class Visit>
-  void for_runs(std::size_t begin, std::size_t end, Visit visit) const {
-    for (std::size_t w = begin / 64; w < std::min((end + 63) / 64, words_.size()); ++w) {
-      std::uint64_t word = words_[w];
-      for (std::size_t row = 64 * w; word != 0;) {
-        const int skip = std::countr_zero(word);
-        const int count = std::countr_one(word >> skip);
-        row += static_cast<std::size_t>(skip);
-        visit(row, static_cast<std::size_t>(count));
-        row += static_cast<std::size_t>(count);
-        word = skip + count == 64 ? 0 : word >> (skip + count);
-      }
-    }
-  }
-
- private:
-  std::vector<std::uint64_t> words_;
-};
-
 // What the ops of one scope work in: of one part, or of the whole batch.
 struct Workspace {
   Arena arena;
   std::vector<std::size_t> value_at, grad_at, saved_at, dtable_at;
   std::size_t scratch_at = 0, dparams_at = 0;
-  // Gradients: of tensors, then of parameters.
+  // Gradients: of tensors, then of parameters and tables.
   std::size_t grads_begin = 0, sums_begin = 0, sums_end = 0;
   std::vector<Matrix> values, grads, dtables;
-  std::vector<RowSet> touched;  // by table, of a part with sums of its own: rows with a gradient
   Layout layout;
   OpContext context;
   double loss = 0;
@@ -170,8 +137,7 @@ struct Workspace {
         dtable_at(graph.tables()),
         values(graph.tensor_specs().size()),
         grads(graph.tensor_specs().size()),
-        dtables(graph.tables()),
-        touched(graph.tables()) {}
+        dtables(graph.tables()) {}
 
   void zero(std::size_t begin, std::size_t end) { nn::zero(arena.at(begin), end - begin); }
 };
@@ -183,7 +149,7 @@ struct Session::Memory {
 
   void begin(const StepInput& input, bool training);
   void forward(Executor& executor);
-  void backward(Executor& executor);
+  void backward(Executor& executor, const StepOutput& output);
   void sum_gradients(Executor& executor);
   double loss() const;
 
@@ -222,12 +188,10 @@ struct Session::Memory {
   void lay_out_part(std::size_t part);
   void run_part_forward(std::size_t part);
   void begin_sums();
-  void begin_own_sums(std::size_t part);
   void run_part_backward(std::size_t part);
   OpContext batch_context(std::size_t op, Executor& executor) const;
   OpContext context_of(const Workspace& space, std::size_t op) const;
   void sum_task(std::size_t task) const;
-  void sum_dense(std::size_t begin) const;
 };
 
 Session::Memory::Memory(const Graph& g, Precision precision)
@@ -348,16 +312,16 @@ void Session::Memory::lay_out(Workspace& space, const Layout& layout, bool whole
     if (at_batch(id) == whole_batch && specs[id].has_grad)
       space.grad_at[id] = arena.take(floats(id));
   }
-  space.sums_begin = space.sums_end = arena.planned();
+  space.sums_begin = arena.planned();
   if (training && own_sums) {
     space.dparams_at = arena.take(graph.dense_size());
-    space.sums_end = arena.planned();
     for (std::size_t t = 0; t < input->tables.size(); ++t) {
       const ConstMatrix& rows = input->tables[t];
       CHECK_EQ(rows.cols, graph.table_width(t));
       space.dtable_at[t] = arena.take(static_cast<std::size_t>(gradient_rows(t)) * rows.cols);
     }
   }
+  space.sums_end = arena.planned();
   arena.commit();
 
   for (std::size_t id = 0; id < specs.size(); ++id) {
@@ -429,10 +393,7 @@ void Session::Memory::run_part_forward(std::size_t p) {
 void Session::Memory::forward(Executor& executor) {
   FlushDenormals guard;
   batch.zero(batch.grads_begin, batch.sums_end);
-  const std::size_t sums = training ? output->dtables.size() : 0;
-  executor.parallel(sums + graph.ops().size(), [&](std::size_t task) {
-    if (task < sums) return zero(output->dtables[task].data, floats_of(output->dtables[task]));
-    const std::size_t op = task - sums;
+  executor.parallel(graph.ops().size(), [this](std::size_t op) {
     PrecisionScope scope(precision());
     graph.ops()[op]->pack(input->dense.data(), packed.at(packed_at[op]));
   });
@@ -444,8 +405,7 @@ void Session::Memory::forward(Executor& executor) {
   }
 }
 
-// The first part, like the ops at batch scope before it, adds to the sums themselves. Those of
-// tables are zero since forward().
+// The first part, like the ops at batch scope before it, adds to the sums themselves.
 void Session::Memory::begin_sums() {
   Workspace& space = *parts[0];
   zero(output->ddense.data(), output->ddense.size());
@@ -457,26 +417,7 @@ void Session::Memory::begin_sums() {
     CHECK_EQ(sum.cols, input->tables[t].cols);
     CHECK_EQ(sum.stride, sum.cols);
     space.dtables[t] = sum;
-  }
-}
-
-// A part's ops add to the rows that its columns name, and to no others.
-void Session::Memory::begin_own_sums(std::size_t p) {
-  Workspace& space = *parts[p];
-  space.zero(space.sums_begin, space.sums_end);
-  for (std::size_t t = 0; t < space.touched.size(); ++t) space.touched[t].clear(gradient_rows(t));
-  for (const auto& columns : input->parts[p].columns) {
-    for (std::size_t slot = 0; slot < columns.size(); ++slot) {
-      const std::int32_t t = graph.slots()[slot].table;
-      if (frozen[t]) continue;
-      for (const std::uint32_t row : columns[slot]) space.touched[t].add(row);
-    }
-  }
-  for (std::size_t t = 0; t < space.touched.size(); ++t) {
-    const Matrix& rows = space.dtables[t];
-    space.touched[t].for_runs(0, rows.rows, [&](std::size_t first, std::size_t count) {
-      zero(rows.row(static_cast<std::int32_t>(first)), count * rows.cols);
-    });
+    zero(sum.data, floats_of(sum));
   }
 }
 
@@ -484,14 +425,15 @@ void Session::Memory::run_part_backward(std::size_t p) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
   Workspace& space = *parts[p];
-  if (p > 0 && part_ops > 0) begin_own_sums(p);
+  space.zero(space.sums_begin, space.sums_end);
   if (input->parts[p].layout.groups == 0) return;
   for (std::size_t op = part_ops; op-- > 0;) graph.ops()[op]->backward(context_of(space, op));
 }
 
-void Session::Memory::backward(Executor& executor) {
+void Session::Memory::backward(Executor& executor, const StepOutput& step_output) {
   FlushDenormals guard;
   PrecisionScope scope(precision());
+  output = &step_output;
   begin_sums();
   StepExecutor tasks(executor, precision());
   for (std::size_t op = graph.ops().size(); op-- > part_ops;) {
@@ -506,12 +448,12 @@ void Session::Memory::sum_gradients(Executor& executor) {
   if (input->parts.size() == 1 || part_ops == 0) return;
   first_task.clear();
   std::size_t tasks = 0;
-  const auto add = [&](std::size_t items, std::size_t chunk) {
+  const auto add = [&](std::size_t floats) {
     first_task.push_back(tasks);
-    tasks += (items + chunk - 1) / chunk;
+    tasks += (floats + kSumChunkFloats - 1) / kSumChunkFloats;
   };
-  for (const Matrix& table : output->dtables) add(table.rows, sum_rows(table));
-  add(output->ddense.size(), kSumChunkFloats);
+  for (const Matrix& table : output->dtables) add(floats_of(table));
+  add(output->ddense.size());
   executor.parallel(tasks, [this](std::size_t task) { sum_task(task); });
 }
 
@@ -519,24 +461,15 @@ void Session::Memory::sum_task(std::size_t task) const {
   FlushDenormals guard;
   std::size_t what = first_task.size() - 1;
   while (task < first_task[what]) --what;
-  const std::size_t chunk = task - first_task[what];
-  if (what == output->dtables.size()) return sum_dense(chunk * kSumChunkFloats);
-  const Matrix& sum = output->dtables[what];
-  const std::size_t begin = chunk * sum_rows(sum);
+  const bool is_dense = what == output->dtables.size();
+  const auto gradient = [&](std::size_t part) {
+    return is_dense ? parts[part]->context.dparams : parts[part]->dtables[what].data;
+  };
+  const std::size_t floats = is_dense ? output->ddense.size() : floats_of(output->dtables[what]);
+  const std::size_t begin = (task - first_task[what]) * kSumChunkFloats;
+  const std::size_t count = std::min(kSumChunkFloats, floats - begin);
   for (std::size_t p = 1; p < input->parts.size(); ++p) {
-    const Matrix& own = parts[p]->dtables[what];
-    const auto add = [&](std::size_t first, std::size_t count) {
-      const auto row = static_cast<std::int32_t>(first);
-      kernels().axpy(1.0f, own.row(row), sum.row(row), count * sum.cols);
-    };
-    parts[p]->touched[what].for_runs(begin, begin + sum_rows(sum), add);
-  }
-}
-
-void Session::Memory::sum_dense(std::size_t begin) const {
-  const std::size_t count = std::min(kSumChunkFloats, output->ddense.size() - begin);
-  for (std::size_t p = 1; p < input->parts.size(); ++p) {
-    kernels().axpy(1.0f, parts[p]->context.dparams + begin, output->ddense.data() + begin, count);
+    kernels().axpy(1.0f, gradient(p) + begin, gradient(0) + begin, count);
   }
 }
 
@@ -553,11 +486,10 @@ Session::~Session() = default;
 void Session::train(const StepInput& input, Executor& executor, StepOutput& output) {
   Memory& m = *memory_;
   m.begin(input, true);
-  m.output = &output;
   CHECK_EQ(output.ddense.size(), input.dense.size());
   CHECK_EQ(output.dtables.size(), input.tables.size());
   m.forward(executor);
-  m.backward(executor);
+  m.backward(executor, output);
   m.sum_gradients(executor);
   CHECK_EQ(output.logits.size(), m.logits().size());
   std::ranges::copy(m.logits(), output.logits.begin());

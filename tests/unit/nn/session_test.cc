@@ -158,57 +158,6 @@ TEST(Session, CrossEntropyIsOfTheLogits) {
   EXPECT_NEAR(output.cross_entropy, sum / static_cast<double>(s), 1e-9);
 }
 
-// A part holds gradients of few rows of a large table, and its memory is used for others each step.
-TEST(Session, GradientsOfALargeTableDoNotDependOnTheStepBefore) {
-  constexpr std::int32_t kRows = 1000;
-  const Graph graph = small_model();
-  std::vector<std::vector<float>> tables;
-  std::vector<ConstMatrix> views;
-  Rng rng(5);
-  for (std::int32_t t = 0; t < graph.tables(); ++t) {
-    const std::int32_t width = graph.table_width(t);
-    std::vector<float>& values = tables.emplace_back(kRows * width);
-    for (float& value : values) value = static_cast<float>(rng.uniform()) - 0.5f;
-    views.push_back({values.data(), kRows, width, width});
-  }
-  const std::vector<float> dense = graph.initial_dense(1);
-  const auto gradients = [&](Session& session, const JaggedBatch& batch, std::size_t samples) {
-    std::vector<std::vector<float>> sums;
-    std::vector<Matrix> dtables;
-    for (const ConstMatrix& table : views) {
-      std::vector<float>& sum = sums.emplace_back(table.rows * table.cols, 7.0f);
-      dtables.push_back({sum.data(), table.rows, table.cols, table.cols});
-    }
-    std::vector<float> ddense(dense.size()), logits(samples);
-    StepOutput output{dtables, ddense, logits};
-    InlineExecutor executor;
-    session.train({batch.inputs(), views, dense}, executor, output);
-    return sums;
-  };
-  const auto groups = [&](const std::vector<std::int32_t>& lengths) {
-    return random_groups(rng, lengths, 2, {kRows, kRows, kRows}, 2, 2);
-  };
-  Session session(graph);
-  for (int step = 0; step < 5; ++step) {
-    const auto a = groups({90, 80, 7}), b = groups({60, 50, 4}), c = groups({70, 3, 1});
-    const JaggedBatch cut({a, b, c});
-    Session fresh(graph);
-    const auto expected = gradients(fresh, cut, 18);
-    EXPECT_EQ(gradients(session, cut, 18), expected) << "step " << step;
-    std::vector<JaggedGroup> all = a;
-    all.insert(all.end(), b.begin(), b.end());
-    all.insert(all.end(), c.begin(), c.end());
-    std::ranges::stable_sort(all, std::ranges::greater(),
-                             [](const JaggedGroup& g) { return g.history.at(0).size(); });
-    const auto whole = gradients(fresh, JaggedBatch({all}), 18);
-    for (std::size_t t = 0; t < whole.size(); ++t) {
-      for (std::size_t i = 0; i < whole[t].size(); ++i) {
-        ASSERT_NEAR(expected[t][i], whole[t][i], 1e-5) << "table " << t << " float " << i;
-      }
-    }
-  }
-}
-
 TEST(Session, AStepOfASizeSeenBeforeAllocatesNothing) {
   if (!kCountsAllocations) GTEST_SKIP() << "the address sanitizer owns the allocator";
   const Graph graph = small_model();
