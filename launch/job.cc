@@ -154,6 +154,7 @@ void check_optimizer(Checker& check, const std::string& path, const job::Optimiz
   check.range(path + ".initial_accumulator", optimizer.initial_accumulator(), 0.0f, 1e6f);
   check.range(path + ".l2", optimizer.l2(), 0.0f, 1e6f);
   check.range(path + ".l1", optimizer.l1(), 0.0f, 1e6f);
+  check.range(path + ".delay_compensation", optimizer.delay_compensation(), 0.0f, 1e6f);
   const auto kind = optimizer.kind();
   check.require(optimizer.l1() == 0 || kind == job::Optimizer::sgd ||
                     kind == job::Optimizer::adagrad || kind == job::Optimizer::rowwise_adagrad ||
@@ -198,6 +199,10 @@ void check_train(Checker& check, const job::Job& job) {
   check.range("train.clip_row", train.clip_row(), 0.0f, 1e9f);
   check_optimizer(check, "train.optimizer", train.optimizer());
   check_optimizer(check, "train.dense_optimizer", train.dense_optimizer());
+  const bool compensates = train.optimizer().delay_compensation() > 0 ||
+                           train.dense_optimizer().delay_compensation() > 0;
+  check.require(!compensates || job.cluster().replicas() == 0, "train.optimizer.delay_compensation",
+                "needs what a pull read, which a backup does not hold: cluster.replicas must be 0");
   check.require(train.dense() != job::Train::allreduce || train.mode() == job::Train::bsp,
                 "train.dense", "allreduce averages every step and so needs train.mode bsp");
 }

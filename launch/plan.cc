@@ -245,6 +245,7 @@ wire::Optimizer wire_optimizer(const job::Optimizer& optimizer) {
   wire.set_l1(optimizer.l1());
   wire.set_beta(optimizer.beta());
   wire.set_weight_decay(optimizer.weight_decay());
+  wire.set_delay_compensation(optimizer.delay_compensation());
   wire::Schedule& schedule = *wire.mutable_schedule();
   schedule.set_kind(static_cast<wire::Schedule::Kind>(optimizer.schedule().kind()));
   schedule.set_warmup(optimizer.schedule().warmup());

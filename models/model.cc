@@ -151,8 +151,9 @@ Status check_fields(const ModelSpec& spec) {
   RETURN_IF_ERROR(check_one_of("loss", spec.loss, {"bce", "softmax", "sampled"}));
   RETURN_IF_ERROR(check_one_of("decay", spec.decay, {"fixed", "learned", "user", "category"}));
   if (!(spec.half_life_h > 0)) return invalid("half_life_h must be above 0");
-  if (spec.blocks < 1 || spec.heads < 1 || spec.positions < 1) {
-    return invalid("blocks, heads and positions must be at least 1");
+  if (spec.blocks < 1 || spec.heads < 1) return invalid("blocks and heads must be at least 1");
+  if (spec.positions < 1 && (spec.kind == "sasrec" || spec.kind == "bst")) {
+    return invalid("positions is 0: a history of at least 1 is needed");
   }
   RETURN_IF_ERROR(check_heads(spec));
   if (!(spec.dropout >= 0 && spec.dropout < 1)) return invalid("dropout must be from 0 to below 1");

@@ -394,7 +394,7 @@ struct Lane::Impl {
       read_rows(kept.asker.peer, kept.keys, kept.format, &kept.slots, kept.rows);
     }
     send_pulled(kept.asker, s, stream.epoch, seq, kept.rows);
-    if (!shard->streams.is_bsp()) kept.rows.clear();
+    if (!keeps_rows()) kept.rows.clear();
   }
 
   // Rows for `peer`, in memory that its wire can send from.
@@ -531,9 +531,16 @@ struct Lane::Impl {
       const Buffer& keys = use_pull ? pull->keys[t] : push.keys[t];
       std::span<const std::uint32_t> slots;
       if (use_pull && !pull->is_waiting) slots = pull->slots[t];
+      const bool has_rows = use_pull && !pull->rows.empty() && pull->format == push.format;
       shard->tables[t]->push(keys.as<std::uint64_t>(), push.format.of(t), push.gradients[t].data(),
-                             slots);
+                             slots, has_rows ? pull->rows[t].data() : nullptr);
     }
+  }
+
+  // From a pull's answer to its push: for a worker that begins the batch again, or to compensate.
+  bool keeps_rows() const {
+    return shard->streams.is_bsp() ||
+           std::ranges::any_of(shard->tables, [](const auto& t) { return t->compensates_delay(); });
   }
 
   // --- cuts ---

@@ -79,6 +79,9 @@ Status check_optimizer(const wire::Optimizer& o, const std::string& where) {
   if (!is_amount(o.l1()) || (o.l1() > 0 && !has_l1(o.kind()))) {
     return invalid(where + "l1 must be finite and >= 0, and is of SGD, Adagrad and FTRL");
   }
+  if (!is_amount(o.delay_compensation())) {
+    return invalid(where + "delay_compensation must be finite and >= 0");
+  }
   if (!is_amount(o.weight_decay()) || o.rate() * o.weight_decay() > 1) {
     return invalid(where + "weight_decay must be >= 0 and at most 1 / rate");
   }
@@ -112,6 +115,7 @@ UpdateParams update_params(const wire::Optimizer& o, std::uint32_t width, std::u
   p.width = width;
   p.rate = static_cast<float>(rate);
   p.l1 = o.l1();
+  p.compensation = o.delay_compensation();
   p.l2 = o.l2();
   p.epsilon = o.epsilon();
   p.beta = o.beta();

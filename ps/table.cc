@@ -49,6 +49,7 @@ Table::Table(std::uint32_t index, const wire::TableSpec& spec)
   const Status status = check_table(spec);
   CHECK(status.ok()) << status.message();
   if (spec.clip_row() > 0) clipped_.resize(kGroup * width_);
+  if (compensates_delay()) compensated_.resize(kGroup * width_);
 }
 
 // A few rows on their way through the stages.
@@ -149,7 +150,8 @@ void Table::pull(std::span<const std::uint64_t> keys, wire::Precision precision,
 }
 
 void Table::push(std::span<const std::uint64_t> keys, wire::Precision precision,
-                 const std::byte* gradients, std::span<const std::uint32_t> slots) {
+                 const std::byte* gradients, std::span<const std::uint32_t> slots,
+                 const std::byte* pulled) {
   CHECK(slots.empty() || slots.size() == keys.size());
   CHECK_LT(step_, RowStore::kStepMax);
   const std::uint64_t before =
@@ -157,7 +159,9 @@ void Table::push(std::span<const std::uint64_t> keys, wire::Precision precision,
   UpdateParams params = update_params(spec_.optimizer(), width_, step_);
   params.clip_row = spec_.clip_row();
   const std::size_t gradient_bytes = width_ * bytes_of(precision);
+  if (!compensates_delay()) pulled = nullptr;
   if (precision != wire::F32) widened_.resize(kGroup * width_);
+  if (precision != wire::F32 && pulled != nullptr) pulled_.resize(kGroup * width_);
   std::size_t absent = 0;
   Walk(rows_, keys, slots, rows_.row_bytes()).run([&](Stage& stage) {
     bool has_erased = false;
@@ -178,13 +182,14 @@ void Table::push(std::span<const std::uint64_t> keys, wire::Precision precision,
       slot = admit(key, hash);
       ++absent;
     }
-    const std::byte* const group = gradients + stage.begin * gradient_bytes;
-    if (precision == wire::F32) {
-      touch(stage, reinterpret_cast<const float*>(group), params);
-    } else {
-      decode(group, stage.n * width_, precision, widened_.data());
-      touch(stage, widened_.data(), params);
-    }
+    const auto floats_of_group = [&](const std::byte* all, std::vector<float>& widened) {
+      const std::byte* const group = all + stage.begin * gradient_bytes;
+      if (precision == wire::F32) return reinterpret_cast<const float*>(group);
+      decode(group, stage.n * width_, precision, widened.data());
+      return static_cast<const float*>(widened.data());
+    };
+    touch(stage, floats_of_group(gradients, widened_),
+          pulled == nullptr ? nullptr : floats_of_group(pulled, pulled_), params);
   });
   if (expire_steps_ == 0) return;
   // Two slots for each row that may be new: so expired rows never take more room than all others.
@@ -211,17 +216,23 @@ void Table::sweep(RowStore& store, std::uint32_t& at, std::size_t slots) {
   }
 }
 
-// `gradients`: of the stage's rows.
-void Table::touch(const Stage& stage, const float* gradients, const UpdateParams& params) {
+// `gradients`, and `pulled` if not null: of the stage's rows.
+void Table::touch(const Stage& stage, const float* gradients, const float* pulled,
+                  const UpdateParams& params) {
   std::array<float*, kGroup> rows;
-  std::array<const float*, kGroup> row_gradients;
+  std::array<const float*, kGroup> row_gradients, row_pulled;
   std::size_t n = 0;
   for (std::size_t i = 0; i < stage.n; ++i) {
     if (stage.slots[i] == kNoSlot) continue;
     if (cut_) copy_first(rows_, stage.slots[i]);
     rows_.touch(stage.slots[i], step_);
     rows[n] = rows_.values(stage.slots[i]);
+    if (pulled != nullptr) row_pulled[n] = pulled + i * width_;
     row_gradients[n++] = gradients + i * width_;
+  }
+  if (pulled != nullptr) {
+    kernels().compensate(row_gradients.data(), rows.data(), row_pulled.data(), compensated_.data(),
+                         n, params);
   }
   if (params.clip_row > 0) kernels().clip(row_gradients.data(), clipped_.data(), n, params);
   update_(rows.data(), row_gradients.data(), n, params);

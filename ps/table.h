@@ -47,14 +47,18 @@ class Table {
   // One step: applies a gradient, (keys, width), to each key. An absent key is stored once it has
   // been pushed admit_count times; what was pushed before is lost; a row that has expired is
   // absent. A key that occurs more than once is updated as often, in order. `slots`: what pull()
-  // gave for these keys, or empty.
+  // gave for these keys, or empty. `pulled`: the rows that the gradients were computed from, or
+  // null; of use where the optimizer compensates delays.
   void push(std::span<const std::uint64_t> keys, const float* gradients,
-            std::span<const std::uint32_t> slots = {}) {
-    push(keys, wire::F32, reinterpret_cast<const std::byte*>(gradients), slots);
+            std::span<const std::uint32_t> slots = {}, const float* pulled = nullptr) {
+    push(keys, wire::F32, reinterpret_cast<const std::byte*>(gradients), slots,
+         reinterpret_cast<const std::byte*>(pulled));
   }
-  // The same, with gradients as `precision`.
+  // The same, with gradients and rows as `precision`.
   void push(std::span<const std::uint64_t> keys, wire::Precision precision,
-            const std::byte* gradients, std::span<const std::uint32_t> slots);
+            const std::byte* gradients, std::span<const std::uint32_t> slots,
+            const std::byte* pulled = nullptr);
+  bool compensates_delay() const { return spec_.optimizer().delay_compensation() > 0; }
 
   // Stores weights, (keys, width), with fresh optimizer state, untouched so far.
   void assign(std::span<const std::uint64_t> keys, const float* weights);
@@ -111,7 +115,8 @@ class Table {
                   std::uint32_t& budget, PackedRecords& out);
   void sweep(RowStore& store, std::uint32_t& at, std::size_t slots);
   std::uint32_t admit(std::uint64_t key, std::uint64_t hash);
-  void touch(const Stage& stage, const float* gradients, const UpdateParams& params);
+  void touch(const Stage& stage, const float* gradients, const float* pulled,
+             const UpdateParams& params);
 
   std::uint32_t index_, width_, state_width_;
   wire::TableSpec spec_;
@@ -119,8 +124,8 @@ class Table {
   RowStore counters_;  // keys on their way to admission: rows without values
   std::optional<Cut> cut_;
   UpdateRows update_;
-  std::vector<float> clipped_;  // gradients of one group, where clip_row is set
-  std::vector<float> widened_;  // gradients of one group, where they come narrow
+  // Of one group: gradients that were clipped, compensated, widened; rows that were widened.
+  std::vector<float> clipped_, compensated_, widened_, pulled_;
   std::uint64_t step_ = 0;
   std::uint64_t expire_steps_;                       // 0: never
   std::uint32_t row_sweep_ = 0, counter_sweep_ = 0;  // the slots that are looked at next

@@ -162,7 +162,7 @@ struct Scheduler::Impl {
   std::uint32_t scalings = 0;
   bool is_cut_for_lanes = false;  // the present one is not for a generation,
   std::uint64_t cut_move = 0;     // but for this move
-  // Of the last change of lanes: when it was asked for, and when workers were told to pause.
+  // Of the last change of lanes: when it was asked for, and when nobody trained any more.
   TimePoint asked_at{}, pause_began = kNever;
   double copy_s = 0, pause_s = 0, pause_batches = 0, batches_per_s = 0;
   // Since when all streams have been trained, and batches until then.
@@ -806,7 +806,6 @@ void Scheduler::Impl::drive_cut(TimePoint now) {
 void Scheduler::Impl::begin_cut(TimePoint now) {
   is_cut_for_lanes = scaling.is_near(lanes) && !stop_requested && !leases.all_ended();
   if (is_cut_for_lanes) {
-    pause_began = now;
     cut_move = scaling.move();
     copy_s = seconds(now - asked_at);
     const double trained_s = seconds(now - rate_since);
@@ -916,6 +915,7 @@ void Scheduler::Impl::drive_change(TimePoint now) {
       (is_planted(PlantedBug::kMovedBeforeDrained) && cut.phase() == Cut::kDraining);
   if (!is_still) return;
   if (!scaling.is_finishing()) {
+    pause_began = now;
     scaling.finish(now);
     drive_scaling(now);
   }
@@ -967,7 +967,7 @@ void Scheduler::Impl::close_pause(TimePoint now) {
   pause_s = seconds(now - pause_began);
   pause_batches = pause_s * batches_per_s / options.streams;
   pause_began = kNever;
-  LOG(INFO) << "all streams are trained again " << pause_s << " s after the order to pause";
+  LOG(INFO) << "all streams are trained again, " << pause_s << " s after the last batch before";
 }
 
 // Lanes have taken the cut: training goes on.

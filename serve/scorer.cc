@@ -78,7 +78,9 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
   part.layout.lengths = lengths_;
   part.layout.step_rows = step_rows_;
   part.layout.step_offset = step_offset_;
-  part.layout.history_rows = step_offset_.back() + step_rows_.back();
+  if (!step_rows_.empty()) {
+    part.layout.history_rows = step_offset_.back() + step_rows_.back();
+  }
   part.layout.batch_longest = lengths_.front();
   for (const auto& column : target_) {
     part.columns[static_cast<int>(nn::Source::kTarget)].push_back(column);

@@ -18,8 +18,9 @@ struct UpdateParams {
   float first = 0, second = 0, root = 1;
   float keep = 1;  // AdamW: w *= keep, before
   float l1 = 0;
-  float beta = 0;      // FTRL
-  float clip_row = 0;  // of clip()
+  float beta = 0;          // FTRL
+  float clip_row = 0;      // of clip()
+  float compensation = 0;  // of compensate()
 };
 
 // Updates n rows in order: rows[i] by gradients[i]. A row may occur more than once. Rows are
@@ -41,6 +42,9 @@ struct Kernels {
   // Where a gradient's norm is above clip_row, writes it scaled down to that into `scratch`, (n,
   // width), and points to it there instead.
   void (*clip)(const float** gradients, float* scratch, std::size_t n, const UpdateParams& params);
+  // Writes g + compensation * g^2 * (w - pulled) into `scratch`, (n, width), and points to it.
+  void (*compensate)(const float** gradients, const float* const* rows, const float* const* pulled,
+                     float* scratch, std::size_t n, const UpdateParams& params);
 };
 
 // The best level that this machine runs; MEANDER_ISA=v2|v3|v4 asks for a lower one.

@@ -359,7 +359,7 @@ TEST(Models, RefuseFieldsOutOfRange) {
   expect_invalid(with([](ModelSpec& s) { s.auxiliary_mean = "all"; }), "padded, real");
   expect_invalid(with([](ModelSpec& s) { s.auxiliary_weight = std::nanf(""); }),
                  "auxiliary_weight");
-  expect_invalid(with([](ModelSpec& s) { s.positions = 0; }), "positions must be at least 1");
+  expect_invalid(with([](ModelSpec& s) { s.kind = "bst", s.positions = 0; }), "positions is 0");
   expect_invalid(with([](ModelSpec& s) { s.heads = 4; }), "heads is 4: must divide the width 7");
   expect_invalid(with([](ModelSpec& s) { s.kind = "sasrec", s.heads = 3; }), "divide the width 4");
   expect_invalid(with([](ModelSpec& s) { s.numeric_features = -1; }), "numeric_features is -1");

@@ -245,6 +245,29 @@ TEST_F(LaneTest, PushIsAppliedOnceAndAcknowledgedEachTime) {
   EXPECT_EQ(lane->next_seq(0), 1u);
 }
 
+// Two workers pull the same row; the second one's push knows what the first one's has changed.
+TEST_F(LaneTest, LatePushIsCompensatedByTheRowsOfItsOwnPull) {
+  wire::Header setup = setup_header(-1, 2);
+  setup.mutable_lane_setup()->mutable_tables(0)->mutable_optimizer()->set_delay_compensation(0.5f);
+  tell("scheduler", setup);
+  ASSERT_TRUE(box.take().header.has_lane_ready());
+  for (const std::uint32_t stream : {0u, 1u}) {
+    pull(stream, 0, {7});
+    EXPECT_THAT(take_rows(), ElementsAre(0));
+  }
+  push(0, 0, {-2});
+  EXPECT_EQ(take_outcome(), wire::APPLIED);
+  EXPECT_THAT(read({7}), ElementsAre(2));
+  push(1, 0, {-3});  // -3 + 0.5 * 9 * (2 - 0) = 6
+  EXPECT_EQ(take_outcome(), wire::APPLIED);
+  EXPECT_THAT(read({7}), ElementsAre(-4));
+  pull(0, 1, {7});
+  EXPECT_THAT(take_rows(), ElementsAre(-4));
+  push_with_keys(0, 1, {7}, {1});  // keys alone: as it is
+  EXPECT_EQ(take_outcome(), wire::APPLIED);
+  EXPECT_THAT(read({7}), ElementsAre(-5));
+}
+
 TEST_F(LaneTest, RepliesEchoTheRequestAndGoToTheOneWhoAskedLast) {
   set_up(-1, 1);
   wire::Header h = push_header(0, 1, 0);

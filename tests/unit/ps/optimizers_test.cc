@@ -252,6 +252,40 @@ TEST(Optimizers, ClippingLeavesShorterGradientsAndNotANumberAsTheyAre) {
   EXPECT_TRUE(std::isnan(weights[4]));
 }
 
+// What others pushed since the pull is made up for, before the optimizer sees the gradient.
+TEST(Optimizers, DelayIsCompensatedAtEveryWidthAndOptimizer) {
+  constexpr float kLambda = 0.7f;
+  for (const auto kind : kKinds) {
+    for (const std::uint32_t width : {1u, 5u, 16u, 36u}) {
+      wire::TableSpec spec = spec_of(kind, width), plain = spec;
+      spec.mutable_optimizer()->set_delay_compensation(kLambda);
+      Table compensates(0, spec), reference(0, plain);
+      constexpr std::size_t kKeys = 19;
+      std::vector<std::uint64_t> keys(kKeys);
+      for (std::size_t i = 0; i < kKeys; ++i) keys[i] = 100 + i;
+      std::vector<float> pulled(kKeys * width), now(kKeys * width), other(kKeys * width);
+      compensates.pull(keys, pulled.data());
+      const auto first = random_floats(1, kKeys * width), second = random_floats(2, kKeys * width);
+      compensates.push(keys, first.data(), {}, pulled.data());  // nothing has changed so far
+      reference.push(keys, first.data());
+      compensates.pull(keys, now.data());
+      reference.pull(keys, other.data());
+      ASSERT_EQ(now, other);
+      std::vector<float> made_up(second);
+      for (std::size_t i = 0; i < made_up.size(); ++i) {
+        made_up[i] += kLambda * second[i] * second[i] * (now[i] - pulled[i]);
+      }
+      compensates.push(keys, second.data(), {}, pulled.data());
+      reference.push(keys, made_up.data());
+      compensates.pull(keys, now.data());
+      reference.pull(keys, other.data());
+      for (std::size_t i = 0; i < now.size(); ++i) {
+        ASSERT_NEAR(now[i], other[i], 1e-6f * (1 + std::abs(other[i]))) << kind << " " << width;
+      }
+    }
+  }
+}
+
 TEST(Optimizers, FtrlLeavesAWeightWithoutGradientWhereItWas) {
   wire::TableSpec spec = spec_of(wire::Optimizer::FTRL, 36);
   spec.mutable_optimizer()->set_l1(0.5f);
@@ -318,6 +352,7 @@ TEST(Optimizers, ImpossibleOnesAreRefused) {
   EXPECT_TRUE(is_refused(wire::Optimizer::ADAMW,
                          [](Spec& s) { s.mutable_optimizer()->set_weight_decay(21); }));
   EXPECT_TRUE(is_refused(adam, [](Spec& s) { s.set_clip_row(-1); }));
+  EXPECT_TRUE(is_refused(adam, [](Spec& s) { s.mutable_optimizer()->set_delay_compensation(-1); }));
   EXPECT_TRUE(is_refused(adam, [](Spec& s) {
     s.mutable_optimizer()->mutable_schedule()->set_kind(wire::Schedule::STEP);  // of no steps
   }));
@@ -492,6 +527,27 @@ TEST(Optimizers, RowsTogetherAreUpdatedAsOneAfterTheOther) {
         ASSERT_EQ(std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float)), 0)
             << "width " << width;
       }
+    }
+  }
+}
+
+TEST(Optimizers, EveryLevelCompensatesToTheSameBits) {
+  const Kernels* base = kernels_for("v2");
+  for (const char* isa : {"v3", "v4"}) {
+    const Kernels* other = kernels_for(isa);
+    if (other == nullptr) continue;
+    for (std::uint32_t width = 1; width <= kWidthsMax; ++width) {
+      UpdateParams params;
+      params.width = width;
+      params.compensation = 0.3f;
+      const auto gradient = random_floats(width, width), row = random_floats(width + 1, width),
+                 pulled = random_floats(width + 2, width);
+      std::vector<float> a(width), b(width);
+      const float *from_a = gradient.data(), *from_b = gradient.data();
+      const float *row_at = row.data(), *pulled_at = pulled.data();
+      base->compensate(&from_a, &row_at, &pulled_at, a.data(), 1, params);
+      other->compensate(&from_b, &row_at, &pulled_at, b.data(), 1, params);
+      ASSERT_EQ(std::memcmp(from_a, from_b, width * sizeof(float)), 0) << isa << " " << width;
     }
   }
 }
