@@ -119,6 +119,10 @@ Result<LabelRule> label_rule(const PrepareOptions& options, const RecordShape& s
     if (!shape.has_time) return invalid("a stay needs times, and this input has none");
     rule.kind = LabelRule::kStay;
     rule.stay_ms = std::llround(options.stay_s * 1000);
+    // Of 400,000 gaps in three days of the news clicks 212,453 are of 30.000 s, all but three of
+    // them to the last click of a session, and nearly all of these: its time was not measured.
+    const double filled_s = options.format == Format::kGlobo ? 30 : 0;
+    rule.filled_ms = std::llround(options.stay_filled_s.value_or(filled_s) * 1000);
   } else if (!shape.label.empty()) {
     rule.kind = LabelRule::kAtLeast;
     rule.least = static_cast<float>(options.label_min.value_or(1));

@@ -73,6 +73,9 @@ struct PrepareOptions {
   // ... or 1 where the user's next event comes so much later or more, and not known where that is
   // of another session (where the source tells sessions apart) or there is none; 0: no such label.
   double stay_s = 0;
+  // A time to the next event of exactly so much was filled in by whoever published the log: such a
+  // stay is not known; 0: none was [0; globo: 30].
+  std::optional<double> stay_filled_s;
 
   // Test negatives: of this file those it lists ([protocol/ beside the input, for ml-1m and
   // globo]), the others drawn once by `test_draw`.

@@ -182,6 +182,7 @@ class Builder {
     const std::int64_t stay_ms = next.head().time_ms - now.head().time_ms;
     // A user's test events stand behind the others, whatever their time.
     if (!is_one || stay_ms < 0) return kNotKnown;
+    if (rule.filled_ms > 0 && stay_ms == rule.filled_ms) return kNotKnown;
     return stay_ms >= rule.stay_ms ? 1.0f : 0.0f;
   }
 

@@ -22,10 +22,11 @@ struct SplitRules {
 // What an event's second label is: 1, 0, or NaN where it is not known.
 struct LabelRule {
   // kAtLeast: the source's number is at least `least`. kStay: the user's next event comes `stay_ms`
-  // later or more; known if that event is of the same session.
+  // later or more; known if that event is of the same session, and not exactly `filled_ms` later
+  // (0: whatever it is).
   enum Kind { kNone, kAtLeast, kStay } kind = kNone;
   float least = 1;
-  std::int64_t stay_ms = 0;
+  std::int64_t stay_ms = 0, filled_ms = 0;
 };
 
 // Mean and variance of a column as numbers come in; parts join exactly in any grouping order that

@@ -63,6 +63,7 @@ Result<data::PrepareOptions> to_options(Storage& storage, const PrepareFlags& fl
   options.refusals_kept = flags.refusals;
   if (!std::isnan(flags.label_min)) options.label_min = flags.label_min;
   options.stay_s = flags.stay;
+  if (!std::isnan(flags.stay_filled)) options.stay_filled_s = flags.stay_filled;
   if (flags.min_history >= 0) options.min_history = flags.min_history;
   if (flags.targets_last >= 0) options.targets_last = flags.targets_last;
   if (!flags.test_draw.empty()) {
@@ -123,6 +124,10 @@ void add_prepare_flags(CLI::App& command, PrepareFlags& flags) {
   command.add_option("--stay", flags.stay,
                      "second label of an event: 1 if the user's next one, of the same session, "
                      "comes so many seconds later or more");
+  command.add_option(
+      "--stay-filled", flags.stay_filled,
+      "a stay of exactly so many seconds was filled in and is not known (globo: 30); "
+      "0: none was");
   command.add_option("--label-min", flags.label_min,
                      "second label: 1 if the rating (ml-1m, ml-100k) or the schema's column of "
                      "role label is so much or more");

@@ -19,7 +19,8 @@ struct PrepareFlags {
   int min_history = -1, targets_last = -1;
   std::uint32_t streams = 8, history = 50, memory_mb = 128, refusals = 5;
   double refused_max = 0.1;
-  double stay = 0, label_min = std::numeric_limits<double>::quiet_NaN();  // NaN: not given
+  static constexpr double kNotGiven = std::numeric_limits<double>::quiet_NaN();
+  double stay = 0, stay_filled = kNotGiven, label_min = kNotGiven;
   std::uint64_t test_seed = 20171013;
 };
 void add_prepare_flags(CLI::App& command, PrepareFlags& flags);

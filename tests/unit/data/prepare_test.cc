@@ -489,6 +489,24 @@ TEST(Prepare, StayIsTheTimeToTheNextEventOfTheSession) {
   EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "010110-");
 }
 
+TEST(Prepare, StayThatWasFilledInIsNotKnown) {
+  auto storage = make_memory_storage();
+  const std::string header =
+      "ts_ms,user,session,item,category,env,device,os,country,region,referrer\n";
+  std::string text = header;
+  for (const int ms : {0, 30'000, 90'000, 119'999, 149'999}) {
+    text += std::to_string(ms) + ",5,1," + std::to_string(ms) + ",1,1,1,1,1,1,1\n";
+  }
+  write_file(*storage, "g/clicks.csv", text);
+  auto options = lines_options(Format::kGlobo, {"g"});
+  options.stay_s = 60;
+  EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "-10--") << "30 s, of globo";
+  options.stay_filled_s = 0;
+  EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "0100-");
+  options.stay_filled_s = 60;
+  EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "0-00-");
+}
+
 TEST(Prepare, SecondLabelIsMadeOfAnyColumn) {
   auto storage = make_memory_storage();
   write_file(*storage, "c.csv", "who,what,stars\n5,1,3.9\n5,2,4\n5,3,\n5,4,5\n5,5,x\n");
