@@ -9,7 +9,8 @@ namespace meander::data {
 // What a slot's key is taken from. `kItem`, `kCategory` and `kContent` (the vector of the item,
 // data/content.h) exist for every behaviour of a history; `kUser` and `kContext` (another
 // categorical column of the target's own event) for samples only.
-enum class SlotSource { kItem, kCategory, kUser, kContext, kContent };
+// `kWord`: what the nodes of a graph are described by, for no row of a sample.
+enum class SlotSource { kItem, kCategory, kUser, kContext, kContent, kWord };
 inline bool is_of_event(SlotSource source) {
   return source == SlotSource::kItem || source == SlotSource::kCategory ||
          source == SlotSource::kContent;
@@ -57,6 +58,31 @@ struct Catalogue {
   std::vector<float> log_expected;
 };
 
+// A sparse matrix in the making: rows of entries, one after another.
+struct SparseDraw {
+  std::vector<std::uint32_t> begin;   // (rows + 1)
+  std::vector<std::uint32_t> column;  // (entries)
+  std::vector<float> value;           // (entries)
+
+  void clear() {
+    begin.assign(1, 0);
+    column.clear();
+    value.clear();
+  }
+  void end_row() { begin.push_back(static_cast<std::uint32_t>(column.size())); }
+};
+
+// What lies around a batch's targets in a graph (data/neighbours.h). Nodes are numbered anew, the
+// targets first, then what was drawn for them, and so on: the first nodes[h] are at most h hops
+// away.
+struct Neighbourhood {
+  std::vector<std::int32_t> nodes;  // (hops + 1)
+  std::vector<SparseDraw> hops;     // [hop] (nodes[hop], nodes[hop + 1]) shares of neighbours
+  std::vector<SparseDraw> inputs;   // [table] (nodes, keys) which rows describe a node; a
+                                    // table that describes none has no rows here
+  std::vector<std::uint32_t> users, items;  // nodes of the groups, and of the samples, of all parts
+};
+
 // A batch is a pure function of (log, stream, seq, seed): whoever builds it again gets the same.
 struct Batch {
   std::uint32_t stream = 0;
@@ -68,6 +94,7 @@ struct Batch {
   std::uint64_t seed = 0;  // for the model's own draws; no other batch of the run has it
   std::vector<std::vector<std::uint64_t>> keys;  // [table] distinct keys, grouped by lane
   std::vector<Catalogue> catalogues;             // [table]
+  Neighbourhood neighbourhood;                   // empty where none was asked for
   std::vector<Part> parts;
 };
 

@@ -9,6 +9,7 @@
 #include "data/catalogues.h"
 #include "data/held_out.h"
 #include "data/key_set.h"
+#include "data/neighbours.h"
 #include "data/sampler.h"
 #include "data/target_order.h"
 
@@ -150,6 +151,9 @@ class Stream::Impl {
       columns_.push_back(slot.source == SlotSource::kContext ? *log_->context_column(slot.column)
                                                              : 0);
     }
+    if (spec_.neighbours != nullptr) {
+      neighbours_ = std::make_unique<NeighbourDraws>(*spec_.neighbours, spec_.fanout);
+    }
     groups_total_ = order_.size() * spec_.epochs;
     if (spec_.samples_max > 0) {
       const std::uint64_t groups = std::max<std::uint64_t>(1, spec_.samples_max / candidates_);
@@ -196,10 +200,31 @@ class Stream::Impl {
             std::max(batch.longest, static_cast<std::uint32_t>(batch.parts[p].lengths[0]));
       }
     }
+    draw_neighbours(batch);
     write_keys(lanes, batch);
   }
 
  private:
+  void draw_neighbours(Batch& batch) {
+    if (neighbours_ == nullptr) return;
+    around_.users.clear();
+    around_.items.clear();
+    around_.hidden.clear();
+    const bool has_items = !spec_.neighbours->items.empty();
+    for (const auto& groups : dealt_) {
+      for (const std::uint32_t g : groups) {
+        const std::uint64_t user = samples_[g].shard->users[samples_[g].target.user].id;
+        around_.users.push_back(user);
+        if (!has_items) continue;
+        for (std::size_t k = 0; k < candidates_; ++k) {
+          around_.items.push_back(candidate_[g * candidates_ + k].item);
+        }
+        if (!targets_[g].is_test) around_.hidden.push_back({user, samples_[g].item().item});
+      }
+    }
+    neighbours_->draw(batch.seed, around_, tables_, batch.neighbourhood);
+  }
+
   void gather_samples() {
     samples_.resize(targets_.size());
     for (std::size_t g = 0; g < targets_.size(); ++g) {
@@ -320,6 +345,7 @@ class Stream::Impl {
       case SlotSource::kUser:
         return sample.shard->users[sample.target.user].id;
       case SlotSource::kContext:
+      case SlotSource::kWord:
         break;
     }
     return sample.shard->context[columns_[slot]][event];
@@ -335,6 +361,7 @@ class Stream::Impl {
     const SlotSource source = spec_.slots[slot].source;
     KeySet& table = tables_[spec_.slots[slot].table];
     out.clear();
+    if (source == SlotSource::kWord) return;
     for (const std::uint32_t g : groups) {
       for (std::size_t k = 0; k < candidates_; ++k) {
         const ItemRef& candidate = candidate_[g * candidates_ + k];
@@ -440,6 +467,9 @@ class Stream::Impl {
     for (std::size_t table = 0; table < batch.catalogues.size(); ++table) {
       for (std::uint32_t& row : batch.catalogues[table].rows) row = place_[table][row];
     }
+    for (std::size_t table = 0; table < batch.neighbourhood.inputs.size(); ++table) {
+      for (std::uint32_t& key : batch.neighbourhood.inputs[table].column) key = place_[table][key];
+    }
   }
 
   void renumber(Part& part) const {
@@ -474,6 +504,8 @@ class Stream::Impl {
   std::vector<KeySet> tables_;
   Catalogues catalogues_;
   HeldOut held_out_;
+  std::unique_ptr<NeighbourDraws> neighbours_;
+  NeighbourTargets around_;
   std::vector<std::vector<std::uint32_t>> place_;  // [table] new number of each key
   std::vector<std::uint32_t> lane_next_;
 };

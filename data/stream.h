@@ -12,6 +12,7 @@
 #include "data/batch.h"
 #include "data/content.h"
 #include "data/negatives.h"
+#include "data/neighbours.h"
 #include "data/prepared_log.h"
 
 namespace meander::data {
@@ -70,6 +71,10 @@ struct StreamSpec {
   bool seen = false;          // whether to list what each user has had; needs a catalogue of items
   // By table; kAll is of the items or of the users of the log, by id.
   std::vector<CatalogueKind> catalogues;
+  // Neighbours to draw of the targets, of those, ... (null: none). In training, edges between a
+  // user and his target are not there.
+  std::shared_ptr<const NeighbourGraph> neighbours;
+  std::vector<std::uint32_t> fanout;  // by hop
   // Of kDrawn: items of the log, each in proportion to its training events to this power; 0:
   // evenly.
   std::uint32_t drawn = 0;

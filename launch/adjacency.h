@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "common/status.h"
+#include "data/neighbours.h"
 #include "data/node_graph.h"
 #include "data/prepared_log.h"
 #include "nn/sparse.h"
@@ -18,6 +19,10 @@ namespace meander::launch {
 std::shared_ptr<const nn::SparseMatrix> adjacency_of(const data::PreparedLog& log,
                                                      std::int64_t until_ms, float half_life_h);
 
+// The same graph to draw neighbours from, not normalised: an edge weighs what it weighs.
+data::NeighbourGraph neighbours_of(const data::PreparedLog& log, std::int64_t until_ms,
+                                   float half_life_h);
+
 // A log's users as nodes, by id: links of both directions with a link of each node to itself,
 // symmetrically normalised; and which words each has, a row's entries summing up to 1.
 struct NodeMatrices {
@@ -26,5 +31,9 @@ struct NodeMatrices {
 };
 // kInvalid: a link or a word of a node that is no user of the log.
 Result<NodeMatrices> node_matrices(const data::PreparedLog& log, const data::NodeGraph& graph);
+
+// Links to draw neighbours from, each of weight 1; a node is described by its words.
+Result<data::NeighbourGraph> neighbours_of(const data::PreparedLog& log,
+                                           const data::NodeGraph& graph);
 
 }  // namespace meander::launch

@@ -136,9 +136,9 @@ void add_version(CLI::App& app, Context& context) {
 }
 
 constexpr AddCommand kCommands[] = {
-    add_quickstart, add_generate, add_prepare,        add_train,      add_launch, add_roles,
-    add_scale,      add_evaluate, add_cross_validate, add_checkpoint, add_export, add_recommend,
-    add_doctor,     add_bench,    add_completion,     add_version,
+    add_quickstart, add_generate, add_prepare,        add_train,      add_launch,  add_roles,
+    add_scale,      add_evaluate, add_cross_validate, add_checkpoint, add_export,  add_recommend,
+    add_neighbours, add_doctor,   add_bench,          add_completion, add_version,
 };
 
 }  // namespace

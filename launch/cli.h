@@ -61,6 +61,7 @@ void add_cross_validate(CLI::App& app, Context& context);
 void add_checkpoint(CLI::App& app, Context& context);
 void add_export(CLI::App& app, Context& context);
 void add_recommend(CLI::App& app, Context& context);
+void add_neighbours(CLI::App& app, Context& context);
 void add_quickstart(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_bench(CLI::App& app, Context& context);

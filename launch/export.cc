@@ -9,6 +9,7 @@
 #include "common/metrics.h"
 #include "export/statistics.h"
 #include "launch/forward.h"
+#include "launch/node_rows.h"
 #include "launch/text.h"
 #include "launch/trained.h"
 #include "serve/artefact.h"
@@ -36,6 +37,8 @@ const char* source_name(data::SlotSource source) {
       return "context";
     case data::SlotSource::kContent:
       return "content";
+    case data::SlotSource::kWord:
+      return "word";
   }
   return "";
 }
@@ -89,6 +92,7 @@ class Export {
  private:
   Status read_checkpoint();
   Status make_serving_graph();
+  Status serve_node_rows();
   Status take_statistics(artefact::StatisticsObserver& observer);
   Status describe();
   Status score_samples();
@@ -104,6 +108,7 @@ class Export {
   const ExportOptions& options_;
   std::unique_ptr<nn::Graph> serving_;
   std::vector<float> trained_dense_;  // of the job's graph
+  std::vector<artefact::TableRows> trained_tables_;
   artefact::Contents contents_;
   artefact::Samples samples_;
   InlineExecutor executor_;
@@ -135,10 +140,8 @@ Status Export::read_checkpoint() {
 
 // The job's model with Dice as it shall serve, and its dense vector.
 Status Export::make_serving_graph() {
-  if (models::graph_of(plan_.model.kind) != models::GraphKind::kNone) {
-    return invalid("model " + plan_.model.kind +
-                   " has no export: a score depends on all rows of its tables");
-  }
+  trained_tables_ = contents_.tables;
+  if (models::graph_of(plan_.model.kind) != models::GraphKind::kNone) return serve_node_rows();
   models::ModelSpec& spec = contents_.description.model = plan_.model;
   spec.dice = options_.dice;
   ASSIGN_OR_RETURN(nn::Graph graph, models::build_model(spec));
@@ -147,6 +150,17 @@ Status Export::make_serving_graph() {
   contents_.dense = artefact::convert_dense(*plan_.graph, trained_dense_, *serving_);
   artefact::StatisticsObserver observer(*plan_.graph, *serving_);
   return observer.has_work() ? take_statistics(observer) : Status();
+}
+
+Status Export::serve_node_rows() {
+  ASSIGN_OR_RETURN(NodeRows nodes, node_rows(plan_, contents_.tables, trained_dense_));
+  contents_.description.model = nodes.model;
+  contents_.tables = std::move(nodes.tables);
+  ASSIGN_OR_RETURN(nn::Graph graph, models::build_model(nodes.model));
+  serving_ = std::make_unique<nn::Graph>(std::move(graph));
+  contents_.graph = serving_.get();
+  contents_.dense.assign(serving_->dense_size(), 0.0f);
+  return {};
 }
 
 Status Export::take_statistics(artefact::StatisticsObserver& observer) {
@@ -206,12 +220,15 @@ Status Export::score_samples() {
                    spread_batches(plan_.log, spec, std::max(options_.samples, kSamplesChecked)));
   samples_ = to_samples(batches, *serving_, plan_.content.get());
   Forward serving(*serving_, contents_.tables, plan_.tables, contents_.dense, frozen_rows(plan_));
-  Forward trained(*plan_.graph, contents_.tables, plan_.tables, trained_dense_, frozen_rows(plan_));
+  Forward trained(*plan_.graph, trained_tables_, plan_.tables, trained_dense_, frozen_rows(plan_));
   ScoreSums serving_scores, trained_scores;
   for (const data::Batch& batch : batches) {
     const std::vector<float> labels = labels_of(batch);
     const auto logits = serving.run(batch, executor_), before = trained.run(batch, executor_);
-    samples_.logit.insert(samples_.logit.end(), logits.begin(), logits.end());
+    // Dice may serve in another form than it was trained in; a node's row may not.
+    const auto& expected =
+        models::graph_of(plan_.model.kind) == models::GraphKind::kNone ? logits : before;
+    samples_.logit.insert(samples_.logit.end(), expected.begin(), expected.end());
     const auto second = serving.second_logits();
     samples_.second_logit.insert(samples_.second_logit.end(), second.begin(), second.end());
     for (std::size_t i = 0; i < labels.size(); ++i) {

@@ -57,7 +57,11 @@ std::span<const float> Forward::run(const data::Batch& batch, Executor& executor
         {rows_[t].data(), static_cast<std::int32_t>(batch.keys[t].size()), width, width});
   }
   logits_.resize(batch.samples);
-  session_.infer({parts, tables, dense_}, executor, logits_);
+  std::vector<nn::Catalogue> catalogues;
+  for (const data::Catalogue& catalogue : batch.catalogues) {
+    catalogues.push_back({catalogue.rows, catalogue.log_expected});
+  }
+  session_.infer({parts, tables, dense_, catalogues}, executor, logits_);
   return logits_;
 }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <optional>
+#include <unordered_set>
 
 #include "common/rng.h"
 #include "data/node_graph.h"
@@ -22,7 +24,7 @@ constexpr std::int64_t kEndOfTime = std::numeric_limits<std::int64_t>::max();
 // Statistics of a model are moving means: plain SGD of this rate on (mean - observed).
 constexpr float kStatisticsRate = 0.01f;
 
-Result<data::SlotSpec> find_slot(const data::PreparedLog& log, const LoadedJob& job,
+Result<data::SlotSpec> find_slot(const data::PreparedLog& log, const LoadedJob& job, bool has_words,
                                  const std::string& name) {
   data::SlotSpec slot;
   slot.name = name;
@@ -34,6 +36,8 @@ Result<data::SlotSpec> find_slot(const data::PreparedLog& log, const LoadedJob& 
     slot.source = data::SlotSource::kContent;
   } else if (name == "user") {
     slot.source = data::SlotSource::kUser;
+  } else if (name == "word" && has_words) {
+    slot.source = data::SlotSource::kWord;
   } else if (log.context_column(name)) {
     slot.source = data::SlotSource::kContext;
     slot.column = name;
@@ -41,6 +45,7 @@ Result<data::SlotSpec> find_slot(const data::PreparedLog& log, const LoadedJob& 
     std::vector<std::string> known = {"item", "user"};
     if (log.has_category()) known.push_back("category");
     if (job.spec.data().has_content()) known.push_back("content");
+    if (has_words) known.push_back("word");
     known.insert(known.end(), log.context().begin(), log.context().end());
     const char* hint = name == "content" ? " (vectors of items are named in data.content)" : "";
     return invalid(job.place("model.slots") + ": the log has no '" + name + "'; it has " +
@@ -74,7 +79,8 @@ Result<std::shared_ptr<const data::Content>> load_content(
 }
 
 // One table for each slot, those of a behaviour first.
-Result<std::vector<data::SlotSpec>> find_slots(const data::PreparedLog& log, const LoadedJob& job) {
+Result<std::vector<data::SlotSpec>> find_slots(const data::PreparedLog& log, const LoadedJob& job,
+                                               bool has_words) {
   const auto& given = job.spec.model().slots();
   std::vector<std::string> names(given.begin(), given.end());
   if (names.empty()) {
@@ -83,7 +89,7 @@ Result<std::vector<data::SlotSpec>> find_slots(const data::PreparedLog& log, con
   }
   std::vector<data::SlotSpec> slots;
   for (const std::string& name : names) {
-    ASSIGN_OR_RETURN(slots.emplace_back(), find_slot(log, job, name));
+    ASSIGN_OR_RETURN(slots.emplace_back(), find_slot(log, job, has_words, name));
   }
   std::stable_partition(slots.begin(), slots.end(), is_in_history);
   if (!is_in_history(slots.front())) {
@@ -128,6 +134,9 @@ models::ModelSpec model_spec(const job::Model& model, const data::PreparedLog& l
   spec.dropout = model.dropout();
   spec.blocks = to_int(model.blocks());
   spec.heads = to_int(model.heads());
+  if (job.is_given("model.fanout")) {
+    spec.fanout.assign(model.fanout().begin(), model.fanout().end());
+  }
   spec.positions = to_int(job.spec.data().history());
   spec.decay = model.decay();
   spec.half_life_h = model.half_life_h();
@@ -203,10 +212,12 @@ void set_needs(const nn::Graph& graph, bool training, data::StreamSpec& spec) {
   }
 }
 
-data::StreamSpec stream_spec(const job::Job& job, const std::vector<data::SlotSpec>& slots,
-                             const std::shared_ptr<const data::Content>& content) {
+data::StreamSpec stream_spec(const Plan& plan, const std::vector<data::SlotSpec>& slots) {
+  const job::Job& job = plan.job.spec;
   data::StreamSpec spec;
-  spec.content = content;
+  spec.content = plan.content;
+  spec.neighbours = plan.neighbours;
+  spec.fanout.assign(plan.model.fanout.begin(), plan.model.fanout.end());
   spec.order = static_cast<data::StreamOrder>(job.data().order());
   spec.seed = job.train().seed();
   spec.shuffle = job.data().shuffle_seed();
@@ -254,7 +265,8 @@ wire::Optimizer wire_optimizer(const job::Optimizer& optimizer) {
   return wire;
 }
 
-double distinct_values(const data::PreparedLog& log, data::SlotSource source) {
+double distinct_values(const Plan& plan, data::SlotSource source) {
+  const data::PreparedLog& log = *plan.log;
   switch (source) {
     case data::SlotSource::kItem:
       return static_cast<double>(log.items().size());
@@ -264,6 +276,8 @@ double distinct_values(const data::PreparedLog& log, data::SlotSource source) {
       return static_cast<double>(log.users());
     case data::SlotSource::kContext:
       return kContextValues;
+    case data::SlotSource::kWord:
+      return static_cast<double>(plan.words);
     case data::SlotSource::kContent:
       break;
   }
@@ -290,7 +304,7 @@ wire::TableSpec slot_table(const Plan& plan, const data::SlotSpec& slot) {
   // Lazy Adam in the form that the published models' framework has for sparse rows.
   table.mutable_optimizer()->set_epsilon_hat(true);
   if (job.model().initial_rows() == job::Model::glorot) {
-    table.set_init_range(glorot_range(distinct_values(*plan.log, slot.source), table.width()));
+    table.set_init_range(glorot_range(distinct_values(plan, slot.source), table.width()));
   }
   table.set_seed(hash64(job.train().seed(), slot.table));
   table.set_admit_count(job.train().admit_count());
@@ -345,24 +359,62 @@ Result<std::shared_ptr<const data::PreparedLog>> open_log(Storage& storage, cons
                    "'; write one with: meander prepare --format ... --in ... --out " + path);
 }
 
-// What a model of a graph works on.
-Status add_graph(Storage& storage, Plan& plan) {
+std::uint32_t table_of(const std::vector<data::SlotSpec>& slots, data::SlotSource source) {
+  const auto slot = std::ranges::find(slots, source, &data::SlotSpec::source);
+  return slot == slots.end() ? 0 : slot->table;
+}
+
+// What a model of a graph works on: whole, or what batches draw from. `nodes`: of a log of nodes.
+Status add_graph(const std::optional<data::NodeGraph>& nodes,
+                 const std::vector<data::SlotSpec>& slots, Plan& plan) {
+  using data::SlotSource;
+  using models::GraphKind;
   models::ModelSpec& model = plan.model;
-  const models::GraphKind kind = models::graph_of(model.kind);
-  if (kind == models::GraphKind::kUsersAndItems) {
-    const std::string& until = plan.job.spec.data().train().until();
-    const bool fades = plan.job.is_given("model.half_life_h");
-    model.adjacency =
-        adjacency_of(*plan.log, time_or(until, kEndOfTime), fades ? model.half_life_h : 0);
+  const GraphKind kind = models::graph_of(model.kind);
+  if (kind == GraphKind::kNone) return {};
+  const std::int64_t until = time_or(plan.job.spec.data().train().until(), kEndOfTime);
+  const float half_life_h = plan.job.is_given("model.half_life_h") ? model.half_life_h : 0;
+  if (kind == GraphKind::kUsersAndItems) {
+    model.adjacency = adjacency_of(*plan.log, until, half_life_h);
+    return {};
   }
-  if (kind == models::GraphKind::kNodes) {
-    ASSIGN_OR_RETURN(const auto nodes, data::read_node_graph(storage, plan.log->path()));
-    ASSIGN_OR_RETURN(const NodeMatrices matrices, node_matrices(*plan.log, nodes));
+  if (nodes) model.classes = static_cast<std::int32_t>(plan.log->items().size());
+  if (kind == GraphKind::kNodes) {
+    CHECK(nodes.has_value());
+    ASSIGN_OR_RETURN(const NodeMatrices matrices, node_matrices(*plan.log, *nodes));
     model.adjacency = matrices.adjacency;
     model.features = matrices.features;
-    model.classes = static_cast<std::int32_t>(plan.log->items().size());
+    return {};
   }
+  data::NeighbourGraph graph;
+  if (nodes) {
+    ASSIGN_OR_RETURN(graph, neighbours_of(*plan.log, *nodes));
+  } else {
+    graph = neighbours_of(*plan.log, until, half_life_h);
+  }
+  graph.user_table = table_of(slots, nodes ? SlotSource::kWord : SlotSource::kUser);
+  graph.item_table = table_of(slots, SlotSource::kItem);
+  plan.neighbours = std::make_shared<const data::NeighbourGraph>(std::move(graph));
   return {};
+}
+
+// Of a log of nodes, if the model has any use for it.
+Result<std::optional<data::NodeGraph>> load_nodes(Storage& storage, const Plan& plan) {
+  const models::GraphKind kind = models::graph_of(plan.job.spec.model().kind());
+  const bool wants = kind == models::GraphKind::kNodes || kind == models::GraphKind::kDrawn;
+  if (!wants) return std::optional<data::NodeGraph>();
+  auto nodes = data::read_node_graph(storage, plan.log->path());
+  if (nodes.ok()) return std::optional(std::move(nodes).value());
+  if (kind == models::GraphKind::kDrawn && nodes.status().code() == Code::kNotFound) {
+    return std::optional<data::NodeGraph>();
+  }
+  return std::move(nodes).status();
+}
+
+std::size_t distinct_words(const data::NodeGraph& nodes) {
+  std::unordered_set<std::uint64_t> words;
+  for (const data::NodeWord& has : nodes.words) words.insert(has.word);
+  return words.size();
 }
 
 // Batches of one data::Stream, in part: `count` of them from `first` on. Those behind the stream's
@@ -409,10 +461,13 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   plan.job = std::move(job);
   const job::Job& spec = plan.job.spec;
   ASSIGN_OR_RETURN(plan.log, open_log(storage, plan.job));
-  ASSIGN_OR_RETURN(const std::vector<data::SlotSpec> slots, find_slots(*plan.log, plan.job));
+  ASSIGN_OR_RETURN(const std::optional<data::NodeGraph> nodes, load_nodes(storage, plan));
+  if (nodes) plan.words = distinct_words(*nodes);
+  ASSIGN_OR_RETURN(const std::vector<data::SlotSpec> slots,
+                   find_slots(*plan.log, plan.job, nodes.has_value()));
   ASSIGN_OR_RETURN(plan.content, load_content(storage, plan.job, *plan.log, slots));
   plan.model = model_spec(spec.model(), *plan.log, slots, plan.content.get(), plan.job);
-  RETURN_IF_ERROR(add_graph(storage, plan));
+  RETURN_IF_ERROR(add_graph(nodes, slots, plan));
   auto graph = models::build_model(plan.model);
   if (!graph.ok()) return std::move(graph).status().context(plan.job.file + ": model");
   plan.graph = std::make_shared<const nn::Graph>(std::move(graph).value());
@@ -421,7 +476,7 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
                    " has no second label; prepare it with --stay or --label-min");
   }
 
-  plan.train = stream_spec(spec, slots, plan.content);
+  plan.train = stream_spec(plan, slots);
   set_range(plan.train, spec.data().train());
   plan.train.folds = spec.data().folds();
   plan.train.fold = spec.data().fold();
@@ -431,7 +486,7 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   set_needs(*plan.graph, true, plan.train);
   plan.trains = spec.data().train().part() != job::Range::none;
 
-  plan.held_out = stream_spec(spec, slots, plan.content);
+  plan.held_out = stream_spec(plan, slots);
   set_range(plan.held_out, spec.data().test());
   plan.held_out.order = data::StreamOrder::kTime;
   set_needs(*plan.graph, false, plan.held_out);

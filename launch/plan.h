@@ -22,6 +22,9 @@ struct Plan {
   LoadedJob job;
   std::shared_ptr<const data::PreparedLog> log;
   std::shared_ptr<const data::Content> content;  // null: no slot reads it
+  // What batches draw neighbours from; null: nothing.
+  std::shared_ptr<const data::NeighbourGraph> neighbours;
+  std::size_t words = 0;  // distinct ones of a log of nodes
   models::ModelSpec model;
   std::shared_ptr<const nn::Graph> graph;
   data::StreamSpec train;     // index and count are set for each stream

@@ -61,6 +61,8 @@ std::uint64_t rows_of(const Plan& plan, std::size_t table) {
       return plan.log->categories();
     case data::SlotSource::kUser:
       return plan.log->users();
+    case data::SlotSource::kWord:
+      return plan.words;
     case data::SlotSource::kContext:
     case data::SlotSource::kContent:
       return 0;

@@ -69,11 +69,10 @@ inline nn::TensorId tower(nn::Graph& graph, const ModelSpec& spec, const std::st
   return nn::dense(graph, name + "/output", x, columns);
 }
 
-// The head of DIN and DIEN on `columns` (kSample) beside each other, and its loss: a tower of two
-// columns, softmax, mean cross-entropy over both columns. With spec.second_weight another tower
-// reads the same, and its one column is the logit of the second label.
-inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::TensorId> columns) {
-  const nn::TensorId x = sample_of(graph, spec, std::move(columns));
+// A click's head on its inputs x (kSample), and its loss: a tower of two columns, softmax, mean
+// cross-entropy over both columns. With spec.second_weight another tower reads the same, and its
+// one column is the logit of the second label.
+inline void click_layers(nn::Graph& graph, const ModelSpec& spec, nn::TensorId x) {
   const nn::TensorId pair = tower(graph, spec, "head", x, 2);
   const nn::TensorId logits = nn::pair_logit(graph, "head/logit", pair);
   graph.set_logits(logits);
@@ -82,6 +81,11 @@ inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::
   const nn::TensorId second = tower(graph, spec, "second", x, 1);
   graph.set_second_logits(second);
   nn::second_loss(graph, "second/loss", second, spec.second_weight);
+}
+
+// The head of DIN and DIEN on what only a sample has and `columns` (kSample) beside each other.
+inline void click_head(nn::Graph& graph, const ModelSpec& spec, std::vector<nn::TensorId> columns) {
+  click_layers(graph, spec, sample_of(graph, spec, std::move(columns)));
 }
 
 // The loss of spec.loss on states (kHistory, as wide as the item's row), and at inference the rank

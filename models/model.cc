@@ -20,6 +20,7 @@ struct Entry {
 namespace {
 
 constexpr std::int32_t kGraphLayersMax = 8;  // farther, all nodes look the same
+constexpr std::int32_t kFanoutMax = 1000;
 
 constexpr std::int32_t kWidthMax = 4096;  // of a row or a layer: more is a slip of the keyboard
 
@@ -105,10 +106,40 @@ Status check_layers(const ModelSpec& spec) {
   return invalid("layers is " + std::to_string(spec.layers) + ": must be 1 or 2");
 }
 
+// What describes a node has rows, and nothing else but the classes.
+Status check_drawn(const ModelSpec& spec) {
+  const char* const described = spec.classes > 0 ? "word" : "user";
+  if (spec.slots.size() != 2 || spec.slots[0].name != "item" || spec.slots[1].name != described) {
+    return invalid(spec.classes > 0 ? "slots must be item and word"
+                                    : "slots must be item and user");
+  }
+  if (spec.classes == 0 && spec.slots[0].width != spec.slots[1].width) {
+    return invalid("slots must be item and user, of one width");
+  }
+  if (spec.classes > 0 && spec.slots[1].width != 2 * spec.hidden) {
+    return invalid("embedding is " + std::to_string(spec.slots[1].width) +
+                   ": must be twice model.hidden, for a word's row is what the first layer makes "
+                   "of a node's own words and of its neighbours'");
+  }
+  const auto hops = static_cast<std::int32_t>(spec.fanout.size());
+  const std::int32_t hops_min = spec.classes > 0 ? 2 : 1;
+  if (hops < hops_min || hops > kGraphLayersMax) {
+    return invalid("fanout has " + std::to_string(hops) + " hops: must have " +
+                   std::to_string(hops_min) + " to " + std::to_string(kGraphLayersMax));
+  }
+  for (const std::int32_t fanout : spec.fanout) {
+    if (fanout >= 1 && fanout <= kFanoutMax) continue;
+    return invalid("fanout is " + std::to_string(fanout) + ": must be 1 to " +
+                   std::to_string(kFanoutMax));
+  }
+  return {};
+}
+
 // A graph of users and items needs rows of both, and nothing else has any.
 Status check_graph(const ModelSpec& spec) {
   const GraphKind kind = graph_of(spec.kind);
   if (kind == GraphKind::kNone) return {};
+  if (kind == GraphKind::kDrawn) return check_drawn(spec);
   if (spec.slots.size() != 2 || spec.slots[0].name != "item" || spec.slots[1].name != "user" ||
       spec.slots[0].width != spec.slots[1].width) {
     return invalid("slots must be item and user, of one width");
@@ -206,6 +237,7 @@ std::vector<std::string> model_kinds() {
 
 GraphKind graph_of(const std::string& kind) {
   if (kind == "lightgcn") return GraphKind::kUsersAndItems;
+  if (kind == "graphsage") return GraphKind::kDrawn;
   return kind == "gcn" ? GraphKind::kNodes : GraphKind::kNone;
 }
 

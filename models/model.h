@@ -46,17 +46,20 @@ struct ModelSpec {
   // learned for each user or category.
   std::string decay = "fixed";
   float half_life_h = 72;  // of the fixed rate, and where learned ones start
-  // Of the models of a graph (graph_of()), normalised: (users, items) or (users, users), by id.
+  // Of those that draw neighbours: how many at most of a target, of each of these, ...
+  std::vector<std::int32_t> fanout = {10, 10};
+  // Of the models of a whole graph (graph_of()), normalised: (users, items) or (users, users), by
+  // id.
   std::shared_ptr<const nn::SparseMatrix> adjacency;
   // Of those of nodes, which are users: (users, words), and how many items, which are their
-  // classes.
+  // classes; 0: users and items are nodes.
   std::shared_ptr<const nn::SparseMatrix> features;
   std::int32_t classes = 0;
 };
 
-// What the models of a kind need in ModelSpec::adjacency: nothing, who took what, or which nodes
-// are linked.
-enum class GraphKind { kNone, kUsersAndItems, kNodes };
+// What the models of a kind need of a graph: nothing; in ModelSpec::adjacency who took what, or
+// which nodes are linked; or in every batch what was drawn of either.
+enum class GraphKind { kNone, kUsersAndItems, kNodes, kDrawn };
 GraphKind graph_of(const std::string& kind);
 
 // The names of all models, sorted.

@@ -107,6 +107,7 @@ struct StepInput {
   std::span<const float> dense;                // (dense_size)
   std::span<const Catalogue> catalogues = {};  // by table; may be empty
   std::uint64_t seed = 0;                      // of this step, for OpContext::seed
+  const Neighbourhood* neighbourhood = nullptr;
 };
 
 // One step's result. The caller owns the memory; train() overwrites it.

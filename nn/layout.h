@@ -9,6 +9,8 @@
 
 namespace meander::nn {
 
+struct Neighbourhood;
+
 // The row spaces of a tensor. A batch is cut into parts; each part holds G groups (one history
 // each) of K candidates. Histories are packed time-major, without padding, longest first.
 enum class Rows {
@@ -33,7 +35,8 @@ struct Layout {
   std::int32_t batch_longest = 0;
   std::int32_t batch_negatives = 0;  // valid auxiliary negatives after the first step
   std::int32_t batch_history_rows = 0;
-  std::int32_t catalogue_rows = 0;  // of the step's largest catalogue
+  std::int32_t catalogue_rows = 0;               // of the step's largest catalogue
+  const Neighbourhood* neighbourhood = nullptr;  // nn/neighbourhood.h; null where the step has none
 
   std::int32_t samples() const { return groups * candidates; }
   std::int32_t steps() const { return static_cast<std::int32_t>(step_rows.size()); }

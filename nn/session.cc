@@ -242,6 +242,7 @@ void Session::Memory::size_batch() {
     if (training && graph.needs_negatives()) batch.layout.batch_negatives += negatives_of(part);
   }
   CHECK_GT(batch.layout.groups, 0) << "an empty batch";
+  batch.layout.neighbourhood = input->neighbourhood;
   batch.layout.batch_groups = batch.layout.groups;
   for (const Catalogue& catalogue : input->catalogues) {
     batch.layout.catalogue_rows =

@@ -71,6 +71,7 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
   CHECK_LE(first + groups, samples.groups);
   CHECK_EQ(logits.size(), static_cast<std::size_t>(groups * k));
   pack(samples, first, groups);
+  first_ = first;
 
   nn::PartInput part;
   part.layout.groups = part.layout.batch_groups = static_cast<std::int32_t>(groups);
@@ -101,6 +102,15 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
   };
   in_order(logits_, logits);
   if (!second.empty()) in_order(nn::second_logits(artefact_->graph(), session_), second);
+}
+
+void Scorer::last(nn::TensorId groups, std::span<float> out) const {
+  const nn::ConstMatrix rows = session_.value(groups, 0);
+  CHECK_EQ(static_cast<std::size_t>(rows.rows), order_.size());
+  CHECK_EQ(out.size(), order_.size() * rows.cols);
+  for (std::int32_t i = 0; i < rows.rows; ++i) {
+    std::copy_n(rows.row(i), rows.cols, &out[(order_[i] - first_) * rows.cols]);
+  }
 }
 
 }  // namespace meander::serve

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/golden/data/{lightgcn,gcn}.bin: what PyTorch, in float64, makes of small graphs.
+"""Writes tests/golden/data/{lightgcn,gcn,graphsage}.bin: what PyTorch, in float64, makes of small graphs.
 
     python tools/make_graph_fixtures.py [folder]
 
@@ -17,6 +17,14 @@ autograd. tests/golden/models/graph_test.cc compares. Format of a file: tools/ma
                target (2, G, 1) i       classes and nodes
                logits (G, 1) d          of the node's class
                loss () d, dparam/gcn/kernel0, dparam/gcn/kernel1 d
+    graphsage  nodes (hops + 1) i       how many are at most so many hops away
+               hop/0, hop/1 (2, E) i    node and neighbour; hop/0/share, hop/1/share (E) f
+               words (2, W) i           node and word; a node is x, the share of each of its words
+               table/1 (words, 2 H) f   W of the first layer: what a word weighs, and what one of a
+                                        neighbour's
+               param/sage/... f
+               target (2, G, 1) i       classes and nodes
+               logits (G, 1) d, loss () d, dtable/1 d, dparam/sage/... d
 """
 
 import sys
@@ -84,12 +92,44 @@ def gcn(rng, nodes=12, words=9, hidden=5, classes=4, histories=7, decay=5e-4):
             "dparam/gcn/kernel0": w0.grad.numpy(), "dparam/gcn/kernel1": w1.grad.numpy()}
 
 
+def graphsage(rng, nodes=(5, 9, 14), words=9, hidden=6, classes=4, histories=7):
+    has = np.array([(n, w) for n in range(nodes[2]) for w in range(words) if rng.random() < 0.4]).T
+    x = np.zeros((nodes[2], words))
+    x[has[0], has[1]] = 1
+    x = torch.tensor(x / np.maximum(x.sum(1, keepdims=True), 1))
+    rows, table = values(rng, words, 2 * hidden)
+    shapes = {"bias0": (1, hidden), "kernel1": (2 * hidden, classes), "bias1": (1, classes)}
+    given, param = {}, {}
+    for name, shape in shapes.items():
+        given["param/sage/" + name], param[name] = values(rng, *shape)
+    out, hops = {}, []
+    for hop in range(2):
+        share = np.where(rng.random((nodes[hop], nodes[hop + 1])) < 0.3, rng.random((nodes[hop], nodes[hop + 1])), 0)
+        share = (share / np.maximum(share.sum(1, keepdims=True), 1e-9)).astype(np.float32)
+        out[f"hop/{hop}"] = np.array(np.nonzero(share))
+        out[f"hop/{hop}/share"] = share[np.nonzero(share)]
+        hops.append(torch.tensor(share.astype(np.float64)))
+    both = torch.cat([x[:nodes[1]], hops[1] @ x], 1)
+    h = torch.relu(both @ torch.cat([table[:, :hidden], table[:, hidden:]]) + param["bias0"])
+    h = torch.cat([h[:nodes[0]], hops[0] @ h], 1) @ param["kernel1"] + param["bias1"]
+    node, of_class = rng.integers(0, nodes[0], histories), rng.integers(0, classes, histories)
+    scores, of_class_tensor = h[torch.tensor(node)], torch.tensor(of_class)
+    loss = torch.nn.functional.cross_entropy(scores, of_class_tensor)
+    loss.backward()
+    return {**out, **given, "nodes": np.array(nodes), "words": has, "table/1": rows,
+            "target": np.stack([of_class, node])[:, :, None],
+            "logits": scores.detach().gather(1, of_class_tensor[:, None]).numpy(), "loss": np.float64(loss.item()),
+            "dtable/1": table.grad.numpy(),
+            **{"dparam/sage/" + name: p.grad.numpy() for name, p in param.items()}}
+
+
 def main():
     root = Path(__file__).resolve().parent.parent
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/golden/data"
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "lightgcn.bin", lightgcn(np.random.default_rng(1)))
     write(folder / "gcn.bin", gcn(np.random.default_rng(2)))
+    write(folder / "graphsage.bin", graphsage(np.random.default_rng(3)))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,21 @@ void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& 
   input.seen_begin = part.seen_begin;
 }
 
+void bind_neighbourhood(const data::Neighbourhood& drawn, nn::Neighbourhood& input) {
+  const auto view = [](const data::SparseDraw& draw) {
+    return nn::SparseRows{draw.begin.data(), draw.column.data(), draw.value.data()};
+  };
+  input.nodes = drawn.nodes;
+  input.users = drawn.users;
+  input.items = drawn.items;
+  input.hops.clear();
+  for (const data::SparseDraw& hop : drawn.hops) input.hops.push_back(view(hop));
+  input.inputs.clear();
+  for (const data::SparseDraw& draw : drawn.inputs) {
+    input.inputs.push_back(draw.begin.size() > 1 ? view(draw) : nn::SparseRows{});
+  }
+}
+
 void add_scores(const Step& step, ScoreSums& scores) {
   const float* logit = step.logits.get().data();
   for (const data::Part& part : step.batch.parts) {
@@ -244,6 +259,7 @@ void Trainer::bind(Step& step) {
   for (const data::Catalogue& catalogue : batch.catalogues) {
     catalogues_.push_back({catalogue.rows, catalogue.log_expected});
   }
+  bind_neighbourhood(batch.neighbourhood, neighbourhood_);
   step.logits.take(batch.samples);
 }
 
@@ -252,7 +268,8 @@ nn::StepInput Trainer::input_of(const Step& step) const {
           .tables = tables_,
           .dense = step.dense.get(),
           .catalogues = catalogues_,
-          .seed = step.batch.seed};
+          .seed = step.batch.seed,
+          .neighbourhood = neighbourhood_.nodes.empty() ? nullptr : &neighbourhood_};
 }
 
 // The dense vector as the lanes have it, by way of whoever pulls it.

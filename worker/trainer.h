@@ -12,6 +12,7 @@
 #include "common/partition.h"
 #include "data/batch.h"
 #include "nn/graph.h"
+#include "nn/neighbourhood.h"
 #include "ps/client.h"
 #include "worker/dense_blocks.h"
 #include "worker/worker.h"
@@ -104,11 +105,14 @@ class Trainer {
   std::vector<nn::ConstMatrix> tables_;
   std::vector<nn::Matrix> dtables_;
   std::vector<nn::Catalogue> catalogues_;
+  nn::Neighbourhood neighbourhood_;
   std::size_t parts_used_ = 0;
 };
 
 // The part of a batch as the graph sees it: spans only. `part` must outlive it.
 void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& input);
+// The same of what was drawn around a batch's targets.
+void bind_neighbourhood(const data::Neighbourhood& drawn, nn::Neighbourhood& input);
 
 // Adds the logits of a step and its labels to `scores`.
 void add_scores(const Step& step, ScoreSums& scores);

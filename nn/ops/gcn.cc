@@ -238,6 +238,27 @@ class GcnOp final : public Op {
 
 }  // namespace
 
+void gcn_scores(const SparseMatrix& adjacency, const SparseMatrix& features, ConstMatrix w0,
+                ConstMatrix w1, Matrix scores) {
+  const Kernels& k = kernels(Precision::kF32);
+  const std::int32_t nodes = adjacency.rows, hidden = w0.cols, classes = w1.cols;
+  CHECK_EQ(features.cols, w0.rows);
+  CHECK_EQ(scores.rows, nodes);
+  const auto times = [&](const SparseMatrix& a, const float* x, std::int32_t width, float* y) {
+    k.spmm(a.view(), nullptr, 0, nodes, x, width, y, width, nullptr, width, false);
+  };
+  std::vector<float> first(static_cast<std::size_t>(nodes) * hidden), values(first.size());
+  times(features, w0.data, hidden, first.data());
+  times(adjacency, first.data(), hidden, values.data());
+  for (float& x : values) x = std::max(x, 0.0f);
+  std::vector<float> packed(k.packed_floats(hidden, classes));
+  std::vector<float> out(static_cast<std::size_t>(nodes) * classes);
+  k.pack(w1.data, classes, hidden, classes, false, packed.data());
+  k.gemm(values.data(), hidden, packed.data(), nullptr, out.data(), classes, nodes, hidden, classes,
+         false);
+  times(adjacency, out.data(), classes, scores.data);
+}
+
 TensorId gcn(Graph& graph, std::string name, std::shared_ptr<const SparseMatrix> adjacency,
              std::shared_ptr<const SparseMatrix> features, std::int32_t slot, GcnOptions options) {
   CHECK_EQ(adjacency->rows, adjacency->cols) << name;

@@ -23,11 +23,16 @@ struct GcnOptions {
 // A (nodes, nodes) is symmetric and normalised, X (nodes, F) has what each node is described by. A
 // node is named by its key in `slot`: node n is the n-th of the catalogue of the slot's table,
 // whose rows are not read. Works on the whole batch, all nodes in every step. Dropped values are
-// drawn by the step's seed; the others are scaled up. No ONNX form. Source: Kipf and Welling,
-// "Semi-Supervised Classification with Graph Convolutional Networks", ICLR 2017 (arXiv:1609.02907),
-// in the form of tkipf/gcn.
+// drawn by the step's seed; the others are scaled up. No ONNX form: gcn_scores() is what serves.
+// Source: Kipf and Welling, "Semi-Supervised Classification with Graph Convolutional Networks",
+// ICLR 2017 (arXiv:1609.02907), in the form of tkipf/gcn.
 TensorId gcn(Graph& graph, std::string name, std::shared_ptr<const SparseMatrix> adjacency,
              std::shared_ptr<const SparseMatrix> features, std::int32_t slot, GcnOptions options);
+
+// The scores of every node, (nodes, classes) without gaps, from W_0 and W_1: what gcn() gives at
+// inference.
+void gcn_scores(const SparseMatrix& adjacency, const SparseMatrix& features, ConstMatrix w0,
+                ConstMatrix w1, Matrix scores);
 
 struct ClassHead {
   TensorId logits;  // (S, 1) the score of a candidate's class

@@ -378,6 +378,35 @@ Side side_of(Graph& graph, std::int32_t slot, std::shared_ptr<const SparseMatrix
 
 }  // namespace
 
+void propagate_all(const SparseMatrix& adjacency, std::int32_t layers, ConstMatrix user_rows,
+                   ConstMatrix item_rows, Matrix users, Matrix items) {
+  const SparseMatrix by_item = transposed(adjacency);
+  const std::array<const SparseMatrix*, 2> a = {&adjacency, &by_item};
+  const std::array<Matrix, 2> sum = {users, items};
+  const std::int32_t d = user_rows.cols;
+  std::array<std::vector<float>, 2> x;
+  for (const int s : kSides) {
+    const ConstMatrix rows = s == kUser ? user_rows : item_rows;
+    CHECK_EQ(rows.rows, a[s]->rows);
+    x[s].assign(rows.data, rows.data + std::int64_t{rows.rows} * d);
+    std::ranges::copy(x[s], sum[s].data);
+  }
+  for (std::int32_t k = 1; k <= layers; ++k) {
+    std::array<std::vector<float>, 2> next;
+    for (const int s : kSides) {
+      next[s].resize(x[s].size());
+      kernels().spmm(a[s]->view(), nullptr, 0, a[s]->rows, x[1 - s].data(), d, next[s].data(), d,
+                     nullptr, d, false);
+      kernels().axpy(1.0f, next[s].data(), sum[s].data, next[s].size());
+    }
+    x = std::move(next);
+  }
+  const float scale = 1.0f / static_cast<float>(layers + 1);
+  for (const int s : kSides) {
+    for (std::size_t i = 0; i < x[s].size(); ++i) sum[s].data[i] *= scale;
+  }
+}
+
 LightGcn light_gcn(Graph& graph, std::string name, std::shared_ptr<const SparseMatrix> adjacency,
                    std::int32_t user_slot, std::int32_t item_slot, LightGcnOptions options) {
   CHECK_GE(options.layers, 1) << name;

@@ -35,9 +35,14 @@ struct LightGcn {
 // the users and items of the batch, and the first product of backward knows that only those have
 // gradients. Source: He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for
 // Recommendation", SIGIR 2020 (arXiv:2002.02126), in the form of gusye1234/LightGCN-PyTorch.
-// No ONNX form: what serves are the propagated vectors.
+// No ONNX form: what serves are the propagated vectors, of propagate_all().
 LightGcn light_gcn(Graph& graph, std::string name, std::shared_ptr<const SparseMatrix> adjacency,
                    std::int32_t user_slot, std::int32_t item_slot, LightGcnOptions options);
+
+// The vectors of all users and items, from their layer-0 rows by id: what light_gcn() scores by.
+// Rows without gaps (users or items, width).
+void propagate_all(const SparseMatrix& adjacency, std::int32_t layers, ConstMatrix user_rows,
+                   ConstMatrix item_rows, Matrix users, Matrix items);
 
 // Adds to the loss the mean over histories of softplus(logit of a negative - logit of the first
 // candidate), itself a mean over the history's negatives; -log sigmoid of their difference. At

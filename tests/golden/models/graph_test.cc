@@ -8,6 +8,7 @@
 
 #include "common/executor.h"
 #include "models/model.h"
+#include "nn/neighbourhood.h"
 #include "nn/sparse.h"
 #include "tests/golden/models/fixture.h"
 
@@ -43,8 +44,9 @@ void expect_close(const std::vector<double>& expected, std::span<const float> va
 // the tables lie in another order than that of the ids.
 class GraphStep {
  public:
-  GraphStep(const Fixture& fixture, const ModelSpec& spec, const std::vector<std::int32_t>& nodes)
-      : fixture_(fixture), graph_(build_model(spec).value()) {
+  GraphStep(const Fixture& fixture, const ModelSpec& spec, const std::vector<std::int32_t>& nodes,
+            const nn::Neighbourhood* around = nullptr)
+      : fixture_(fixture), graph_(build_model(spec).value()), around_(around) {
     for (std::int32_t t = 0; t < 2; ++t) {
       const std::int32_t width = graph_.table_width(t);
       for (std::int32_t n = 0; n < nodes[t]; ++n) {
@@ -110,11 +112,12 @@ class GraphStep {
     output_ = {dviews_, ddense_, logits_};
     InlineExecutor executor;
     nn::Session session(graph_);
-    session.train({batch.inputs(), views_, dense_, catalogues_, 0}, executor, output_);
+    session.train({batch.inputs(), views_, dense_, catalogues_, 0, around_}, executor, output_);
   }
 
   const Fixture& fixture_;
   nn::Graph graph_;
+  const nn::Neighbourhood* const around_;
   std::vector<std::uint32_t> rows_[2];
   std::vector<float> tables_[2], dtables_[2], dense_, ddense_, logits_;
   std::vector<nn::ConstMatrix> views_;
@@ -153,6 +156,40 @@ TEST(GoldenGraph, GcnLogitsLossAndGradientsMatchReference) {
   spec.features = std::make_shared<const nn::SparseMatrix>(
       nn::row_normalised(nn::sparse_matrix(kNodes, w0[0], pairs(fixture.at("words"), false))));
   GraphStep(fixture, spec, {spec.classes, kNodes}).expect_as_in_the_fixture();
+}
+
+TEST(GoldenGraph, GraphSageLogitsLossAndGradientsMatchReference) {
+  const Fixture fixture("graphsage");
+  const auto& words = fixture.at("table/1").shape;
+  const auto& bias0 = fixture.at("param/sage/bias0").shape;
+  const auto& bias1 = fixture.at("param/sage/bias1").shape;
+  ModelSpec spec;
+  spec.kind = "graphsage";
+  spec.slots = {{"item", 0, 1, true}, {"word", 1, words[1], false}};
+  spec.hidden = bias0[1];
+  spec.classes = bias1[1];
+  std::vector<std::int32_t> nodes;
+  for (const double n : fixture.at("nodes").values) nodes.push_back(static_cast<std::int32_t>(n));
+  std::vector<nn::SparseMatrix> hops;
+  for (std::int32_t h = 0; h < 2; ++h) {
+    const std::string name = "hop/" + std::to_string(h);
+    std::vector<nn::SparseEntry> shares = pairs(fixture.at(name), false);
+    const std::vector<float> values = fixture.at(name + "/share").floats();
+    for (std::size_t e = 0; e < shares.size(); ++e) shares[e].value = values[e];
+    hops.push_back(nn::sparse_matrix(nodes[h], nodes[h + 1], shares));
+  }
+  // The rows of words lie in the order that GraphStep gives them.
+  std::vector<nn::SparseEntry> has = pairs(fixture.at("words"), false);
+  for (nn::SparseEntry& entry : has) entry.column = (entry.column + 1) % words[0];
+  const nn::SparseMatrix described = nn::row_normalised(nn::sparse_matrix(nodes[2], words[0], has));
+  const Fixture::Array& target = fixture.at("target");
+  std::vector<std::uint32_t> users;
+  for (std::int32_t g = 0; g < target.shape[1]; ++g) {
+    users.push_back(static_cast<std::uint32_t>(target.values[target.shape[1] + g]));
+  }
+  const nn::Neighbourhood around{
+      nodes, {hops[0].view(), hops[1].view()}, {{}, described.view()}, users, {}};
+  GraphStep(fixture, spec, {spec.classes, words[0]}, &around).expect_as_in_the_fixture();
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "common/executor.h"
+#include "nn/neighbourhood.h"
 #include "nn/sparse.h"
 #include "tests/jagged_batch.h"
 
@@ -44,9 +45,36 @@ ModelSpec spec_of(const std::string& kind) {
   }
   spec.adjacency = spec.features = std::make_shared<const nn::SparseMatrix>(
       nn::symmetrically_normalised(nn::sparse_matrix(kKeys, kKeys, edges)));
-  spec.classes = kKeys;
+  if (graph_of(kind) == GraphKind::kNodes) spec.classes = kKeys;
   return spec;
 }
+
+// Users and items, kKeys of each, as nodes around any batch of four groups of two candidates.
+struct SmallNeighbourhood {
+  SmallNeighbourhood() {
+    std::vector<nn::SparseEntry> links, of_items, of_users;
+    for (std::uint32_t n = 0; n < kKeys; ++n) {
+      const auto item = [](std::uint32_t i) { return kKeys + i % kKeys; };
+      links.insert(links.end(), {{n, item(n), 0.5f}, {n, item(n + 2), 0.5f}, {item(n), n, 1}});
+      of_users.push_back({n, n, 1});
+      of_items.push_back({item(n), n, 1});
+    }
+    constexpr std::int32_t kAll = 2 * kKeys;
+    for (int hop = 0; hop < 2; ++hop) matrices.push_back(nn::sparse_matrix(kAll, kAll, links));
+    for (const auto& rows : {of_items, of_users}) {
+      matrices.push_back(nn::sparse_matrix(kAll, kKeys, rows));
+    }
+    view = {nodes,
+            {matrices[0].view(), matrices[1].view()},
+            {matrices[2].view(), matrices[3].view()},
+            users,
+            items};
+  }
+  std::vector<std::int32_t> nodes = {2 * kKeys, 2 * kKeys, 2 * kKeys};
+  std::vector<nn::SparseMatrix> matrices;
+  std::vector<std::uint32_t> users = {0, 1, 2, 5}, items = {6, 7, 8, 9, 10, 11, 6, 8};
+  nn::Neighbourhood view;
+};
 
 nn::Graph build(const ModelSpec& spec) {
   Result<nn::Graph> graph = build_model(spec);
@@ -88,7 +116,10 @@ struct Step {
       if (use != nn::Graph::CatalogueUse::kNone) catalogues[t].rows = all_keys;
       if (use == nn::Graph::CatalogueUse::kDrawn) catalogues[t].log_expected = log_expected;
     }
-    session.train({batch->inputs(), rows, dense, catalogues, 5}, executor, output);
+    const SmallNeighbourhood around;
+    const bool draws = graph_of(spec.kind) == GraphKind::kDrawn;
+    session.train({batch->inputs(), rows, dense, catalogues, 5, draws ? &around.view : nullptr},
+                  executor, output);
   }
 
   nn::Graph graph;
@@ -336,6 +367,16 @@ TEST(Models, OfGraphsRefuseToBeWithoutOneOrOnOtherSlots) {
   spec = spec_of("gcn");
   spec.classes = 0;
   expect_invalid(spec, "no classes");
+  spec = spec_of("graphsage");
+  spec.classes = 3;
+  expect_invalid(spec, "slots must be item and word");
+  spec.slots[1].name = "word";
+  expect_invalid(spec, "embedding is 4: must be twice model.hidden");
+  spec = spec_of("graphsage");
+  spec.fanout = {};
+  expect_invalid(spec, "fanout has 0 hops");
+  spec.fanout = {10, 0};
+  expect_invalid(spec, "fanout is 0: must be 1 to 1000");
 }
 
 TEST(Models, UnknownKindNamesTheNearest) {

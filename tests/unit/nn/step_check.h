@@ -106,6 +106,7 @@ class StepCheck {
     return catalogue_rows_[t];
   }
   std::uint64_t seed = 0;  // of draws
+  const Neighbourhood* neighbourhood = nullptr;
 
   const Graph& graph() const { return graph_; }
   Session& session() { return session_; }
@@ -119,7 +120,9 @@ class StepCheck {
   static constexpr std::int32_t kKeys = 5;
 
  private:
-  StepInput input() const { return {batch_.inputs(), table_views_, dense_, catalogues_, seed}; }
+  StepInput input() const {
+    return {batch_.inputs(), table_views_, dense_, catalogues_, seed, neighbourhood};
+  }
   JaggedBatch draw(const std::vector<std::vector<std::int32_t>>& lengths_by_part,
                    std::int32_t candidates, std::uint64_t seed) const {
     Rng rng(seed);
