@@ -252,6 +252,8 @@ void Accumulator::merge(const Accumulator& other) {
   loss_sum += other.loss_sum;
   head.merge(other.head);
   tail.merge(other.tail);
+  second_head.merge(other.second_head);
+  second_tail.merge(other.second_tail);
   for (std::size_t i = 0; i < kCurve; ++i) {
     curve[i].targets += other.curve[i].targets;
     curve[i].group_auc += other.curve[i].group_auc;
@@ -268,6 +270,8 @@ void Accumulator::clear() {
   loss_sum = 0;
   head.clear();
   tail.clear();
+  second_head.clear();
+  second_tail.clear();
   curve = {};
   ranks = {};
   for (Part& part : segments) {
@@ -278,8 +282,9 @@ void Accumulator::clear() {
 
 // samples, batches, loss sum (f64), then head and tail with their lengths before them; the points
 // of the curve that are not empty, their number before them; then, where there are targets with
-// ranks, those of all and of each segment, with the segment's scores. What was written before there
-// were curves ends with the tail.
+// ranks or there is a second task, those of all and of each segment, with the segment's scores;
+// then head and tail of the second task, if there is one. What was written before there were curves
+// ends with the tail.
 Buffer Accumulator::encode() const {
   Writer out;
   out.integer(samples);
@@ -295,11 +300,16 @@ Buffer Accumulator::encode() const {
     out.integer(curve[i].targets);
     out.real(curve[i].group_auc);
   }
-  if (ranks.targets() == 0) return out.finish();
+  const bool has_second = second_head.samples() + second_tail.samples() > 0;
+  if (ranks.targets() == 0 && !has_second) return out.finish();
   out.ranks(ranks);
   for (const Part& part : segments) {
     out.ranks(part.ranks);
     out.block(part.scores.encode());
+  }
+  if (has_second) {
+    out.block(second_head.encode());
+    out.block(second_tail.encode());
   }
   return out.finish();
 }
@@ -333,6 +343,10 @@ Result<Accumulator> Accumulator::decode(const Buffer& bytes) {
     }
   }
   if (in.ok() && !in.at_end()) RETURN_IF_ERROR(decode_ranks(in, sums));
+  if (in.ok() && !in.at_end()) {
+    ASSIGN_OR_RETURN(sums.second_head, ScoreSums::decode(in.block()));
+    ASSIGN_OR_RETURN(sums.second_tail, ScoreSums::decode(in.block()));
+  }
   if (!in.at_end()) return corrupt("metrics: wrong length");
   ASSIGN_OR_RETURN(sums.head, ScoreSums::decode(head));
   ASSIGN_OR_RETURN(sums.tail, ScoreSums::decode(tail));

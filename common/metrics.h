@@ -66,6 +66,7 @@ struct Accumulator {
   std::uint64_t batches = 0;
   double loss_sum = 0;  // of the batches' losses
   ScoreSums head, tail;
+  ScoreSums second_head, second_tail;  // of a second task
   // Of the pass in equal pieces: the mean share of a target's negatives that scored below it, equal
   // ones by half. Where each target has one negative, their mean is about the AUC.
   static constexpr std::size_t kCurve = 100;

@@ -38,8 +38,10 @@ struct Part {
   std::vector<std::vector<std::uint32_t>> negative;  // [slot] (N) auxiliary negatives, if asked for
   std::vector<float> negative_valid;                 // (N) 1 where `negative` holds a draw, else 0
   std::vector<float> label;                          // (S) 1 for the target, 0 for a negative
-  std::vector<float> numeric;                        // (S, F) normalised numbers of the event
-  std::vector<float> age;  // (N) hours from an event to the target, if asked for
+  // If asked for: (S) the second label, 1 or 0; NaN where it is not known, as of each negative.
+  std::vector<float> second_label;
+  std::vector<float> numeric;  // (S, F) normalised numbers of the event
+  std::vector<float> age;      // (N) hours from an event to the target, if asked for
 
   // Of held-out targets, for their metrics.
   std::vector<std::uint32_t> user_targets;  // (G) targets that the group's user has in all

@@ -9,7 +9,8 @@ namespace {
 namespace json = boost::json;
 
 constexpr std::string_view kFormat = "meander-prepared-log";
-constexpr std::int64_t kVersion = 1;
+// A log without a second label is of version 1.
+constexpr std::int64_t kVersion = 2;
 constexpr std::uint32_t kShardsMax = 1 << 20;
 
 template <class Strings>
@@ -40,6 +41,9 @@ LogMeta read_meta(const json::object& root) {
                             json::value_to<float>(column.at("std"))});
   }
   meta.context = json::value_to<std::vector<std::string>>(root.at("context"));
+  if (const json::value* label = root.if_contains("second_label")) {
+    meta.second_label = json::value_to<std::string>(*label);
+  }
   const json::object& split = root.at("split").as_object();
   meta.holdout = json::value_to<std::string>(split.at("holdout"));
   meta.min_history = json::value_to<std::uint32_t>(split.at("min_history"));
@@ -55,9 +59,9 @@ std::string to_log_json(const LogMeta& meta) {
   }
   json::object refused;
   for (const auto& [reason, count] : meta.refused) refused[reason] = count;
-  const json::object root = {
+  json::object root = {
       {"format", kFormat},
-      {"version", kVersion},
+      {"version", meta.second_label.empty() ? 1 : kVersion},
       {"shards", meta.shards},
       {"users", meta.users},
       {"items", meta.items},
@@ -80,6 +84,7 @@ std::string to_log_json(const LogMeta& meta) {
       {"refused", refused},
       {"sources", array_of(meta.sources)},
   };
+  if (!meta.second_label.empty()) root["second_label"] = meta.second_label;
   return json::serialize(root) + "\n";
 }
 
@@ -92,7 +97,7 @@ Result<LogMeta> parse_log_json(const std::string& path, const Buffer& text) {
   if (format == nullptr || *format != json::value(kFormat))
     return invalid(path + ": not a prepared log");
   const json::value* version = root.get_object().if_contains("version");
-  if (version == nullptr || *version != json::value(kVersion)) {
+  if (version == nullptr || (*version != json::value(1) && *version != json::value(kVersion))) {
     return invalid(path + ": another version of the format; prepare the log again");
   }
   try {

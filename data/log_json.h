@@ -24,6 +24,7 @@ struct LogMeta {
   bool has_category = false, has_time = false, has_names = false;
   std::vector<NumericColumn> numeric;
   std::vector<std::string> context;
+  std::string second_label;  // what it is called; empty: there is none
 
   std::string holdout;  // last, time, given, none
   std::uint32_t min_history = 0;

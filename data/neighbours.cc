@@ -64,6 +64,10 @@ void NeighbourDraws::draw_of(std::uint32_t node, std::uint32_t hop, std::uint64_
                              SparseDraw& out) {
   const std::uint64_t first = graph_.begin[node], end = graph_.begin[node + 1];
   if (first == end) return;
+  const auto own =
+      std::ranges::equal_range(hidden_, node, {}, [](const auto& e) { return e.first; });
+  own_hidden_ = {own.begin(), own.end()};
+  const std::uint32_t* const neighbour = &graph_.neighbour[first];
   const float* const up_to = &graph_.weight_up_to[first];
   const auto degree = static_cast<std::uint32_t>(end - first);
   const std::uint32_t fanout = fanout_[hop];
@@ -71,19 +75,21 @@ void NeighbourDraws::draw_of(std::uint32_t node, std::uint32_t hop, std::uint64_
   const std::size_t row = out.value.size();
   if (degree <= fanout) {
     for (std::uint32_t e = 0; e < degree; ++e) {
-      add(node, e, (up_to[e] - (e == 0 ? 0 : up_to[e - 1])) / all, out);
+      add(neighbour[e], (up_to[e] - (e == 0 ? 0 : up_to[e - 1])) / all, out);
     }
   } else {
     const std::uint64_t own = hash64(seed ^ kDrawSalt, node, hop);
     std::uint32_t last = degree;
+    bool is_there = false;  // or hidden
     for (std::uint32_t i = 0; i < fanout; ++i) {
       const double at = (i + unit_double(hash64(own, i))) / fanout * all;
       const float* const above = std::upper_bound(up_to, up_to + degree - 1, at);
       const auto edge = static_cast<std::uint32_t>(above - up_to);
-      if (edge == last && out.value.size() > row) {
-        out.value.back() += 1.0f / static_cast<float>(fanout);
-      } else if (edge != last) {
-        add(node, edge, 1.0f / static_cast<float>(fanout), out);
+      const float share = 1.0f / static_cast<float>(fanout);
+      if (edge != last) {
+        is_there = add(neighbour[edge], share, out);
+      } else if (is_there) {
+        out.value.back() += share;
       }
       last = edge;
     }
@@ -93,11 +99,12 @@ void NeighbourDraws::draw_of(std::uint32_t node, std::uint32_t hop, std::uint64_
   for (std::size_t e = row; e < out.value.size(); ++e) out.value[e] /= sum;
 }
 
-void NeighbourDraws::add(std::uint32_t node, std::uint32_t edge, float share, SparseDraw& out) {
-  const std::uint32_t to = graph_.neighbour[graph_.begin[node] + edge];
-  if (!hidden_.empty() && std::ranges::binary_search(hidden_, std::pair(node, to))) return;
+bool NeighbourDraws::add(std::uint32_t to, float share, SparseDraw& out) {
+  const auto leads_there = [to](const auto& edge) { return edge.second == to; };
+  if (std::ranges::any_of(own_hidden_, leads_there)) return false;
   out.column.push_back(nodes_.index_of(to));
   out.value.push_back(share);
+  return true;
 }
 
 void NeighbourDraws::describe(std::vector<KeySet>& tables, Neighbourhood& out) {

@@ -61,13 +61,14 @@ class NeighbourDraws {
  private:
   void hide(const NeighbourTargets& targets);
   void draw_of(std::uint32_t node, std::uint32_t hop, std::uint64_t seed, SparseDraw& out);
-  void add(std::uint32_t node, std::uint32_t edge, float share, SparseDraw& out);
+  bool add(std::uint32_t to, float share, SparseDraw& out);  // false: it is hidden
   void describe(std::vector<KeySet>& tables, Neighbourhood& out);
 
   const NeighbourGraph& graph_;
   const std::vector<std::uint32_t> fanout_;
   KeySet nodes_;
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> hidden_;  // both ways, rising
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> hidden_;          // both ways, rising
+  std::span<const std::pair<std::uint32_t, std::uint32_t>> own_hidden_;  // of the node in hand
 };
 
 }  // namespace meander::data

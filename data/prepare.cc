@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -108,9 +109,33 @@ std::string parent_of(std::string path) {
   return at == std::string::npos ? "." : at == 0 ? "/" : path.substr(0, at);
 }
 
+Result<LabelRule> label_rule(const PrepareOptions& options, const RecordShape& shape) {
+  LabelRule rule;
+  if (options.stay_s < 0 || options.stay_s > 1e9) return invalid("a stay must be above 0 s");
+  if (options.stay_s > 0) {
+    if (!shape.label.empty()) {
+      return invalid("a second label is a stay or made of column '" + shape.label + "', not both");
+    }
+    if (!shape.has_time) return invalid("a stay needs times, and this input has none");
+    rule.kind = LabelRule::kStay;
+    rule.stay_ms = std::llround(options.stay_s * 1000);
+    // Of 400,000 gaps in three days of the news clicks 212,453 are of 30.000 s, all but three of
+    // them to the last click of a session, and nearly all of these: its time was not measured.
+    const double filled_s = options.format == Format::kGlobo ? 30 : 0;
+    rule.filled_ms = std::llround(options.stay_filled_s.value_or(filled_s) * 1000);
+  } else if (!shape.label.empty()) {
+    rule.kind = LabelRule::kAtLeast;
+    rule.least = static_cast<float>(options.label_min.value_or(1));
+  } else if (options.label_min) {
+    return invalid("no column to make a second label of: the schema gives none the role label");
+  }
+  return rule;
+}
+
 class Preparation {
  public:
-  Preparation(Storage& storage, const PrepareOptions& options, Protocol protocol, Source source)
+  Preparation(Storage& storage, const PrepareOptions& options, Protocol protocol, Source source,
+              LabelRule label)
       : storage_(storage),
         options_(options),
         protocol_(std::move(protocol)),
@@ -120,6 +145,9 @@ class Preparation {
     const RecordShape& shape = source_.shape();
     shape_.layout.contexts = static_cast<std::uint32_t>(shape.context.size());
     shape_.layout.numerics = static_cast<std::uint32_t>(shape.numeric.size());
+    shape_.layout.has_session = shape.has_session && label.kind == LabelRule::kStay;
+    shape_.layout.has_label = label.kind == LabelRule::kAtLeast;
+    shape_.label = label;
     shape_.has_category = shape.has_category;
     shape_.has_time = shape.has_time;
   }
@@ -236,10 +264,14 @@ class Preparation {
       report_.events = meta_.events += draft.events;
       report_.train_targets = meta_.train_targets += draft.train_targets;
       report_.test_targets = meta_.test_targets += draft.test_targets;
+      report_.labels_known += draft.labels_known;
+      report_.labels_positive += draft.labels_positive;
     }
     meta_.has_category = shape_.has_category;
     meta_.has_time = shape_.has_time;
     meta_.context = source_.shape().context;
+    if (shape_.label.kind == LabelRule::kStay) meta_.second_label = "stay";
+    if (shape_.label.kind == LabelRule::kAtLeast) meta_.second_label = source_.shape().label;
     for (std::size_t i = 0; i < source_.shape().numeric.size(); ++i) {
       Moments moments;
       for (const ShardDraft& draft : drafts_) moments.add(draft.numeric[i]);
@@ -382,7 +414,8 @@ Result<PrepareReport> prepare(Storage& storage, const PrepareOptions& options) {
     return invalid(
         "the log has no times: hold-out by time and recent negatives need a time column");
   }
-  return Preparation(storage, options, std::move(protocol), std::move(source)).run();
+  ASSIGN_OR_RETURN(const LabelRule label, label_rule(options, source.shape()));
+  return Preparation(storage, options, std::move(protocol), std::move(source), label).run();
 }
 
 }  // namespace meander::data

@@ -67,6 +67,16 @@ struct PrepareOptions {
   std::optional<std::uint32_t>
       targets_last;  // [0: all] newest training events of a user as targets
 
+  // A second label of each event: 1 where the number of the source's label column (the rating, of
+  // ml-1m and ml-100k) is at least so much [1, where a schema has one] ...
+  std::optional<double> label_min;
+  // ... or 1 where the user's next event comes so much later or more, and not known where that is
+  // of another session (where the source tells sessions apart) or there is none; 0: no such label.
+  double stay_s = 0;
+  // A time to the next event of exactly so much was filled in by whoever published the log: such a
+  // stay is not known; 0: none was [0; globo: 30].
+  std::optional<double> stay_filled_s;
+
   // Test negatives: of this file those it lists ([protocol/ beside the input, for ml-1m and
   // globo]), the others drawn once by `test_draw`.
   std::string test_negatives;
@@ -89,6 +99,7 @@ struct PrepareReport {
   std::vector<std::string> refusals;  // the first: "clicks.csv:17: user is not a whole number: 'x'"
   std::uint32_t streams = 0;          // shards written
   std::uint64_t train_targets = 0, test_targets = 0;
+  std::uint64_t labels_known = 0, labels_positive = 0;  // second ones, over all events
   std::uint64_t test_negatives_listed = 0;  // test targets whose negatives came from the file
   std::uint64_t bytes_read = 0;             // of text, after decompression
 };

@@ -97,6 +97,7 @@ class PreparedLogReader {
     log_->test_history_known_ = meta_.holdout == "given";
     log_->numeric_ = meta_.numeric;
     log_->context_ = meta_.context;
+    log_->second_label_ = meta_.second_label;
     return {};
   }
 
@@ -151,6 +152,9 @@ class PreparedLogReader {
       ASSIGN_OR_RETURN(const auto values,
                        event_column<float>(file(numbered_column("numeric", i)), events));
       shard.numeric.push_back(values);
+    }
+    if (!meta_.second_label.empty()) {
+      ASSIGN_OR_RETURN(shard.second_label, event_column<float>(file("second_label.col"), events));
     }
     RETURN_IF_ERROR(read_targets(shard, file("train.col"), shard.train_targets));
     RETURN_IF_ERROR(read_targets(shard, file("test.col"), shard.test_targets));

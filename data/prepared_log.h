@@ -46,6 +46,7 @@ struct Shard {
   std::span<const std::uint64_t> row;                   // (events) place in the whole log
   std::vector<std::span<const float>> numeric;          // [column] (events); NaN: not known
   std::vector<std::span<const std::uint64_t>> context;  // [column] (events)
+  std::span<const float> second_label;                  // (events); NaN: not known; may be empty
   std::span<const Target> train_targets, test_targets;  // by row
   std::span<const ItemRef> test_negatives;              // (test targets, test_negatives of the log)
 
@@ -99,6 +100,8 @@ class PreparedLog {
   bool test_history_is_known_part() const { return test_history_known_; }
   const std::vector<NumericColumn>& numeric() const { return numeric_; }
   const std::vector<std::string>& context() const { return context_; }
+  // What events' second label is called, such as "stay"; empty: they have none.
+  const std::string& second_label() const { return second_label_; }
   std::optional<std::uint32_t> context_column(const std::string& name) const;
 
   const std::vector<Shard>& shards() const { return shards_; }
@@ -133,6 +136,7 @@ class PreparedLog {
   bool has_category_ = false, has_time_ = false, test_history_known_ = false, has_names_ = false;
   std::vector<NumericColumn> numeric_;
   std::vector<std::string> context_;
+  std::string second_label_;
   std::vector<Shard> shards_;
   std::span<const ItemRef> pool_;
   std::span<const std::int64_t> pool_time_;

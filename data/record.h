@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -26,13 +27,16 @@ struct Record {
   std::uint64_t user = 0, item = 0, category = 0;
   std::int64_t time_ms = 0;
   RecordKind kind = RecordKind::kOpen;
+  std::uint64_t session = 0;
+  float label = std::numeric_limits<float>::quiet_NaN();  // of which the second label is made
   std::span<const float> numeric;
   std::span<const std::uint64_t> context;
 };
 
 // What the records of a source have besides user and item.
 struct RecordShape {
-  bool has_category = false, has_time = false;
+  bool has_category = false, has_time = false, has_session = false;
+  std::string label;                          // column of it; empty: none
   std::vector<std::string> numeric, context;  // column names
 };
 

@@ -74,6 +74,16 @@ bool RowParser::parse_field(const ColumnSpec& column, std::string_view text, Rec
       numeric_.push_back(static_cast<float>(value));
       return true;
     }
+    case ColumnRole::kLabel: {
+      double value = std::numeric_limits<double>::quiet_NaN();
+      if (!text.empty() && !parse_number(text, value)) {
+        return fail(column, "is not a finite number", text);
+      }
+      record.label = static_cast<float>(value);
+      return true;
+    }
+    case ColumnRole::kSession:
+      return parse_id(column, text, true, record.session);
     case ColumnRole::kIgnore:
       break;
   }

@@ -16,12 +16,14 @@ namespace {
 template <class E, std::size_t N>
 using Words = std::array<std::pair<std::string_view, E>, N>;
 
-constexpr Words<ColumnRole, 7> kRoles{{{"user", ColumnRole::kUser},
+constexpr Words<ColumnRole, 9> kRoles{{{"user", ColumnRole::kUser},
                                        {"item", ColumnRole::kItem},
                                        {"category", ColumnRole::kCategory},
                                        {"time", ColumnRole::kTime},
                                        {"numeric", ColumnRole::kNumeric},
                                        {"context", ColumnRole::kContext},
+                                       {"label", ColumnRole::kLabel},
+                                       {"session", ColumnRole::kSession},
                                        {"ignore", ColumnRole::kIgnore}}};
 constexpr Words<ColumnType, 3> kTypes{
     {{"int", ColumnType::kInt}, {"string", ColumnType::kString}, {"float", ColumnType::kFloat}}};
@@ -99,7 +101,7 @@ Result<TimeUnit> parse_time_unit(std::string_view word) {
 }
 
 Status check_schema(const Schema& schema) {
-  int users = 0, items = 0, categories = 0, times = 0;
+  int users = 0, items = 0, categories = 0, times = 0, labels = 0, sessions = 0;
   std::set<std::string_view> names;
   for (const ColumnSpec& column : schema.columns) {
     if (column.name.empty()) return invalid("schema: a column has no name");
@@ -107,7 +109,8 @@ Status check_schema(const Schema& schema) {
       return invalid("schema: column '" + column.name + "' is named twice");
     }
     const bool is_id = column.role == ColumnRole::kUser || column.role == ColumnRole::kItem ||
-                       column.role == ColumnRole::kCategory || column.role == ColumnRole::kContext;
+                       column.role == ColumnRole::kCategory ||
+                       column.role == ColumnRole::kContext || column.role == ColumnRole::kSession;
     if (is_id && column.type == ColumnType::kFloat) {
       return invalid("schema: column '" + column.name + "' is an id: its type is int or string");
     }
@@ -115,11 +118,15 @@ Status check_schema(const Schema& schema) {
     items += column.role == ColumnRole::kItem;
     categories += column.role == ColumnRole::kCategory;
     times += column.role == ColumnRole::kTime;
+    labels += column.role == ColumnRole::kLabel;
+    sessions += column.role == ColumnRole::kSession;
   }
   if (users != 1) return invalid("schema: needs one column with role user");
   if (items != 1) return invalid("schema: needs one column with role item");
   if (categories > 1) return invalid("schema: more than one column with role category");
   if (times > 1) return invalid("schema: more than one column with role time");
+  if (labels > 1) return invalid("schema: more than one column with role label");
+  if (sessions > 1) return invalid("schema: more than one column with role session");
   return {};
 }
 

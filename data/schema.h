@@ -11,7 +11,18 @@
 namespace meander::data {
 
 // What a column of an event log is to us.
-enum class ColumnRole { kUser, kItem, kCategory, kTime, kNumeric, kContext, kIgnore };
+// kLabel: the number that a second label is made of; kSession: tells a user's sessions apart.
+enum class ColumnRole {
+  kUser,
+  kItem,
+  kCategory,
+  kTime,
+  kNumeric,
+  kContext,
+  kLabel,
+  kSession,
+  kIgnore
+};
 
 // How a field is written. An id of type kString is hashed to 64 bits (hash_id), one of type kInt is
 // kept as it is. kFloat is for numbers and for times with a fraction.
@@ -36,14 +47,14 @@ struct Schema {
   std::vector<ColumnSpec> columns;
 };
 
-// The words of schema.yaml: user, item, category, time, numeric, context, ignore; int, string,
-// float; ms, s, us, iso. kInvalid names the word and those that are known.
+// The words of schema.yaml: user, item, category, time, numeric, context, label, session, ignore;
+// int, string, float; ms, s, us, iso. kInvalid names the word and those that are known.
 Result<ColumnRole> parse_role(std::string_view word);
 Result<ColumnType> parse_type(std::string_view word);
 Result<TimeUnit> parse_time_unit(std::string_view word);
 
-// kInvalid unless there is one user and one item, at most one category and one time, and no name
-// twice.
+// kInvalid unless there is one user and one item, at most one category, time, label and session,
+// and no name twice.
 Status check_schema(const Schema& schema);
 
 // Milliseconds since 1970 from 2017-10-08, 2017-10-08T06:00:00[.123][Z] (UTC) or a count of

@@ -63,6 +63,11 @@ class Builder {
   Result<ShardDraft> build() {
     sort();
     for (UserEntry& user : users_) split(user);
+    if (shape_.label.kind != LabelRule::kNone) {
+      for (const UserEntry& user : users_) label(user);
+      RETURN_IF_ERROR(write_column(storage_, column("second_label.col"),
+                                   std::span<const float>(second_label_)));
+    }
     draft_.users = users_.size();
     RETURN_IF_ERROR(
         write_column(storage_, column("users.col"), std::span<const UserEntry>(users_)));
@@ -152,6 +157,33 @@ class Builder {
       draft_.train_targets += (flags & kTrainTarget) != 0;
       draft_.test_targets += (flags & kTestTarget) != 0;
     }
+  }
+
+  void label(const UserEntry& user) {
+    for (std::uint32_t event = user.first; event < user.first + user.count; ++event) {
+      const float label = label_of(event, event + 1 == user.first + user.count);
+      second_label_.push_back(label);
+      draft_.labels_known += !std::isnan(label);
+      draft_.labels_positive += label > 0;
+    }
+  }
+
+  float label_of(std::uint32_t event, bool is_last) const {
+    constexpr float kNotKnown = std::numeric_limits<float>::quiet_NaN();
+    const LabelRule& rule = shape_.label;
+    const SpillLayout& layout = shape_.layout;
+    if (rule.kind == LabelRule::kAtLeast) {
+      const float value = layout.label(record(order_[event]));
+      return std::isnan(value) ? kNotKnown : value >= rule.least ? 1.0f : 0.0f;
+    }
+    if (is_last) return kNotKnown;
+    const SpillRecord now = record(order_[event]), next = record(order_[event + 1]);
+    const bool is_one = !layout.has_session || layout.session(now) == layout.session(next);
+    const std::int64_t stay_ms = next.head().time_ms - now.head().time_ms;
+    // A user's test events stand behind the others, whatever their time.
+    if (!is_one || stay_ms < 0) return kNotKnown;
+    if (rule.filled_ms > 0 && stay_ms == rule.filled_ms) return kNotKnown;
+    return stay_ms >= rule.stay_ms ? 1.0f : 0.0f;
   }
 
   Status open_column_of(const std::string& name, std::size_t offset, std::uint32_t width) {
@@ -283,6 +315,7 @@ class Builder {
   std::vector<std::uint32_t> order_;  // record of each event
   std::vector<std::uint8_t> flags_;   // of each event
   std::vector<UserEntry> users_;
+  std::vector<float> second_label_;  // of each event, if there is a rule
   std::vector<Column> columns_;
 };
 

@@ -19,6 +19,16 @@ struct SplitRules {
   std::uint32_t targets_last = 0;  // 0: all
 };
 
+// What an event's second label is: 1, 0, or NaN where it is not known.
+struct LabelRule {
+  // kAtLeast: the source's number is at least `least`. kStay: the user's next event comes `stay_ms`
+  // later or more; known if that event is of the same session, and not exactly `filled_ms` later
+  // (0: whatever it is).
+  enum Kind { kNone, kAtLeast, kStay } kind = kNone;
+  float least = 1;
+  std::int64_t stay_ms = 0, filled_ms = 0;
+};
+
 // Mean and variance of a column as numbers come in; parts join exactly in any grouping order that
 // is the same each time (Chan et al.).
 struct Moments {
@@ -49,13 +59,15 @@ struct ShardDraft {
   std::string rank_path;  // u64 column, written by the merge: the place of each entry of the run
   std::uint64_t events = 0, users = 0;
   std::uint64_t train_targets = 0, test_targets = 0;
-  std::vector<Moments> numeric;  // over training events
+  std::uint64_t labels_known = 0, labels_positive = 0;  // second ones
+  std::vector<Moments> numeric;                         // over training events
 };
 
 // What of a log the columns have.
 struct LogShape {
   SpillLayout layout;
   bool has_category = false, has_time = false;
+  LabelRule label;
   bool rows_in_order = false;  // the input was in order of time
 };
 

@@ -82,7 +82,8 @@ Status add_files(Storage& storage, Format format, const std::string& path,
   return {};
 }
 
-Schema schema_of(Format format, bool is_ratings) {
+// `rated`, `staying`: a second label is made of ratings, of stays.
+Schema schema_of(Format format, bool is_ratings, bool rated, bool staying) {
   const auto i = ColumnType::kInt;
   Schema schema;
   if (format == Format::kGlobo) {
@@ -91,19 +92,23 @@ Schema schema_of(Format format, bool is_ratings) {
                       {"env", ColumnRole::kContext, i},    {"device", ColumnRole::kContext, i},
                       {"os", ColumnRole::kContext, i},     {"country", ColumnRole::kContext, i},
                       {"region", ColumnRole::kContext, i}, {"referrer", ColumnRole::kContext, i}};
+    if (staying) schema.columns.push_back({"session", ColumnRole::kSession, i});
   } else if (format == Format::kMl100k) {
     schema.delimiter = std::string("\t");
     schema.time_unit = TimeUnit::kSeconds;
     schema.columns = {{"user_id:token", ColumnRole::kUser, i},
                       {"item_id:token", ColumnRole::kItem, i},
                       {"timestamp:float", ColumnRole::kTime, ColumnType::kFloat}};
+    if (rated) {
+      schema.columns.push_back({"rating:float", ColumnRole::kLabel, ColumnType::kFloat});
+    }
   } else if (format == Format::kMl1m && is_ratings) {
     schema.delimiter = std::string("::");
     schema.header = false;
     schema.time_unit = TimeUnit::kSeconds;
     schema.columns = {{"user", ColumnRole::kUser, i},
                       {"item", ColumnRole::kItem, i},
-                      {"rating", ColumnRole::kIgnore, i},
+                      {"rating", rated ? ColumnRole::kLabel : ColumnRole::kIgnore, i},
                       {"time", ColumnRole::kTime, i}};
   }
   return schema;
@@ -114,6 +119,8 @@ RecordShape shape_of(const Schema& schema) {
   for (const ColumnSpec& column : schema.columns) {
     shape.has_category |= column.role == ColumnRole::kCategory;
     shape.has_time |= column.role == ColumnRole::kTime;
+    shape.has_session |= column.role == ColumnRole::kSession;
+    if (column.role == ColumnRole::kLabel) shape.label = column.name;
     if (column.role == ColumnRole::kNumeric) shape.numeric.push_back(column.name);
     if (column.role == ColumnRole::kContext) shape.context.push_back(column.name);
   }
@@ -126,7 +133,8 @@ Result<Source> Source::open(Storage& storage, const PrepareOptions& options) {
   Source source(storage, options.format);
   RETURN_IF_ERROR(source.find_files(options));
   const bool is_ratings = stem(source.files_.front()) == "ratings.dat";
-  source.schema_ = schema_of(options.format, is_ratings);
+  source.schema_ =
+      schema_of(options.format, is_ratings, options.label_min.has_value(), options.stay_s > 0);
   if (options.format == Format::kCsv || options.format == Format::kTsv ||
       options.format == Format::kJsonl) {
     RETURN_IF_ERROR(check_schema(options.schema));

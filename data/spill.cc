@@ -47,15 +47,16 @@ void Spill::add(const Record& record, std::uint64_t row) {
                        row * 4 + static_cast<std::uint64_t>(record.kind)};
   std::byte* to = writers_[file_of(record.user)].room(layout_.bytes());
   std::memcpy(to, &head, sizeof(head));
-  if (layout_.contexts == 0 && layout_.numerics == 0) return;
   to += sizeof(head);
-  if (layout_.contexts != 0) {
-    std::memcpy(to, record.context.data(), record.context.size_bytes());
-    to += record.context.size_bytes();
-  }
-  if (layout_.numerics == 0) return;
-  std::memcpy(to, record.numeric.data(), record.numeric.size_bytes());
-  if (layout_.numerics % 2 != 0) std::memset(to + record.numeric.size_bytes(), 0, 4);
+  const auto append = [&to](const void* from, std::size_t bytes) {
+    if (bytes != 0) std::memcpy(to, from, bytes);
+    to += bytes;
+  };
+  append(record.context.data(), record.context.size_bytes());
+  if (layout_.has_session) append(&record.session, sizeof record.session);
+  append(record.numeric.data(), record.numeric.size_bytes());
+  if (layout_.has_label) append(&record.label, sizeof record.label);
+  if ((layout_.numerics + layout_.has_label) % 2 != 0) std::memset(to, 0, 4);
 }
 
 void Spill::add(SpillRecord record) {

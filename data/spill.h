@@ -28,12 +28,22 @@ struct SpillRecord {
   const SpillHead& head() const { return *reinterpret_cast<const SpillHead*>(bytes); }
 };
 
-// Behind the head: contexts (u64 each), then numbers (f32 each), padded to 8 bytes.
+// Behind the head: contexts and the session (u64 each), then numbers and what the second label is
+// made of (f32 each), padded to 8 bytes.
 struct SpillLayout {
   std::uint32_t contexts = 0, numerics = 0;
+  bool has_session = false, has_label = false;
   std::size_t context_offset(std::size_t i) const { return sizeof(SpillHead) + 8 * i; }
-  std::size_t numeric_offset(std::size_t i) const { return context_offset(contexts) + 4 * i; }
-  std::size_t bytes() const { return context_offset(contexts) + (4 * numerics + 7) / 8 * 8; }
+  std::size_t numeric_offset(std::size_t i) const {
+    return context_offset(contexts + has_session) + 4 * i;
+  }
+  std::size_t bytes() const {
+    return context_offset(contexts + has_session) + (4 * (numerics + has_label) + 7) / 8 * 8;
+  }
+  std::uint64_t session(SpillRecord record) const {
+    return *reinterpret_cast<const std::uint64_t*>(record.bytes + context_offset(contexts));
+  }
+  float label(SpillRecord record) const { return numeric(record, numerics); }
   float numeric(SpillRecord record, std::size_t i) const {
     return *reinterpret_cast<const float*>(record.bytes + numeric_offset(i));
   }

@@ -120,6 +120,11 @@ Status check_spec(const PreparedLog& log, const StreamSpec& spec) {
   if (spec.age && !log.has_time()) {
     return invalid(log.path() + " has no times, and this model asks how old a behaviour is");
   }
+  if (spec.second_label && log.second_label().empty()) {
+    return invalid(
+        log.path() +
+        " has no second label: prepare it with --stay, --label-min or a column of role label");
+  }
   if (spec.epochs == 0) return invalid("at least one epoch");
   RETURN_IF_ERROR(check_slots(log, spec));
   RETURN_IF_ERROR(check_range(log, spec));
@@ -417,6 +422,15 @@ class Stream::Impl {
   void fill_labels(const std::vector<std::uint32_t>& groups, Part& part) {
     part.label.assign(groups.size() * candidates_, 0.0f);
     for (std::size_t i = 0; i < groups.size(); ++i) part.label[i * candidates_] = 1.0f;
+    part.second_label.clear();
+    if (spec_.second_label) {
+      part.second_label.resize(groups.size() * candidates_,
+                               std::numeric_limits<float>::quiet_NaN());
+      for (std::size_t i = 0; i < groups.size(); ++i) {
+        const Sample& sample = samples_[groups[i]];
+        part.second_label[i * candidates_] = sample.shard->second_label[sample.target.event];
+      }
+    }
     part.numeric.clear();
     const std::vector<NumericColumn>& columns = log_->numeric();
     if (columns.empty()) return;

@@ -66,8 +66,9 @@ struct StreamSpec {
   // Whether to draw auxiliary negatives: kRecent draws from the window before each history event,
   // kUniform from all items but those that negatives.exclude names, all other kinds by popularity.
   bool auxiliary = false;
-  bool age = false;   // whether to say how old each behaviour is
-  bool seen = false;  // whether to list what each user has had; needs a catalogue of items
+  bool second_label = false;  // whether to say the second label; the log must have one
+  bool age = false;           // whether to say how old each behaviour is
+  bool seen = false;          // whether to list what each user has had; needs a catalogue of items
   // By table; kAll is of the items or of the users of the log, by id.
   std::vector<CatalogueKind> catalogues;
   // Neighbours to draw of the targets, of those, ... (null: none). In training, edges between a

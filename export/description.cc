@@ -41,6 +41,8 @@ json::object encode_model(const models::ModelSpec& m, const std::vector<std::str
           {"evolution", m.evolution},
           {"cell", m.cell},
           {"loss", m.loss},
+          {"click_weight", m.click_weight},
+          {"second_weight", m.second_weight},
           {"dropout", m.dropout},
           {"blocks", m.blocks},
           {"heads", m.heads},
@@ -88,6 +90,10 @@ void decode_model(const json::object& object, Description& d) {
   m.evolution = string(object, "evolution");
   m.cell = string(object, "cell");
   m.loss = string(object, "loss");
+  if (object.contains("second_weight")) {  // not in exports of before there was one
+    m.click_weight = number<float>(object, "click_weight");
+    m.second_weight = number<float>(object, "second_weight");
+  }
   m.dropout = number<float>(object, "dropout");
   m.blocks = number<std::int32_t>(object, "blocks");
   m.heads = number<std::int32_t>(object, "heads");
@@ -102,6 +108,7 @@ Description decode(const json::object& object) {
   d.generation = number<std::uint64_t>(object, "generation");
   d.digest = string(object, "digest");
   decode_model(object.at("model").as_object(), d);
+  if (object.contains("second_label")) d.second_label = string(object, "second_label");
   for (const json::value& value : object.at("tables").as_array()) {
     const json::object& table = value.as_object();
     d.tables.push_back({string(table, "name"), number<std::uint32_t>(table, "width"),
@@ -131,22 +138,23 @@ std::string encode_description(const Description& d) {
                       {"stored", t.stored},
                       {"file", t.file}});
   }
-  const json::object object = {{"format", "meander-export"},
-                               {"version", kFormat},
-                               {"job", d.job},
-                               {"generation", d.generation},
-                               {"digest", d.digest},
-                               {"model", encode_model(d.model, d.slot_sources)},
-                               {"tables", tables},
-                               {"model_file", d.model_file},
-                               {"history", d.history},
-                               {"candidates", d.candidates},
-                               {"recent_ms", d.recent_ms},
-                               {"newest_ms", d.newest_ms},
-                               {"repeats", d.repeats},
-                               {"items", d.items},
-                               {"users", d.users},
-                               {"behaviours", d.behaviours}};
+  json::object object = {{"format", "meander-export"},
+                         {"version", kFormat},
+                         {"job", d.job},
+                         {"generation", d.generation},
+                         {"digest", d.digest},
+                         {"model", encode_model(d.model, d.slot_sources)},
+                         {"tables", tables},
+                         {"model_file", d.model_file},
+                         {"history", d.history},
+                         {"candidates", d.candidates},
+                         {"recent_ms", d.recent_ms},
+                         {"newest_ms", d.newest_ms},
+                         {"repeats", d.repeats},
+                         {"items", d.items},
+                         {"users", d.users},
+                         {"behaviours", d.behaviours}};
+  if (!d.second_label.empty()) object["second_label"] = d.second_label;
   return json::serialize(object) + "\n";
 }
 

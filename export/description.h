@@ -18,8 +18,9 @@ inline constexpr const char* kSlotSources[] = {"item", "category", "user", "cont
 struct Description {
   std::string job;
   std::uint64_t generation = 0;
-  std::string digest;       // of the generation
-  models::ModelSpec model;  // as exported: its `dice` may be another than the training's
+  std::string digest;        // of the generation
+  models::ModelSpec model;   // as exported: its `dice` may be another than the training's
+  std::string second_label;  // what the model's second task is called; empty: it has none
   std::vector<std::string> slot_sources;  // by slot of the model, of kSlotSources
   struct Table {
     std::string name;

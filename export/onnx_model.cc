@@ -329,7 +329,7 @@ void Model::add_inputs(onnx::GraphProto& to) const {
 }
 
 void Model::add_results() {
-  const std::string flat = value(spec_.logits()), shape = target_shape();
+  const std::string shape = target_shape();
   const auto result = [&](const std::string& type, std::vector<std::string> inputs,
                           const std::string& name) {
     node(graph_, type, inputs);
@@ -337,8 +337,12 @@ void Model::add_results() {
     describe(*graph_.add_output(), name, onnx::TensorProto::FLOAT, {"groups", "candidates"});
   };
   set_scope("output");
-  result("Reshape", {flat, shape}, "logit");
-  result("Sigmoid", {"logit"}, "score");
+  const auto task = [&](TensorId logits, const std::string& prefix) {
+    result("Reshape", {value(logits), shape}, prefix + "logit");
+    result("Sigmoid", {prefix + "logit"}, prefix + "score");
+  };
+  task(spec_.logits(), "");
+  if (spec_.second_logits() != nn::kNoTensor) task(spec_.second_logits(), "second_");
 }
 
 OnnxPort port(const onnx::ValueInfoProto& value) {

@@ -49,6 +49,7 @@ struct OnnxModel {
 //   numeric         float (G, K, F)  only if the model reads numbers
 //   history_age     float (G, T)     hours before now; only if the model reads ages
 //   -> logit, score float (G, K)     score = sigmoid(logit)
+//   -> second_logit, second_score    the same of the second task; only if the model has one
 //
 // Errors: kExhausted above the 2 GiB that an ONNX file may have (some 180 million keys).
 Result<OnnxModel> onnx_model(const nn::Graph& graph, const OnnxOptions& options);

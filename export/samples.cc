@@ -29,6 +29,9 @@ Result<std::uint64_t> write_samples(Storage& storage, const std::string& path,
   }
   if (!s.history_age.empty()) add("history_age", "F32", {s.groups, s.steps}, s.history_age);
   if (!s.logit.empty()) add("logit", "F32", {s.groups, s.candidates}, s.logit);
+  if (!s.second_logit.empty()) {
+    add("second_logit", "F32", {s.groups, s.candidates}, s.second_logit);
+  }
   ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::create(storage, path, arrays));
   for (const auto& b : bytes) RETURN_IF_ERROR(writer.append(b.data(), b.size()));
   RETURN_IF_ERROR(writer.close());

@@ -21,7 +21,8 @@ struct Samples {
   std::vector<float> numeric;                      // (G, K, F)
   std::vector<float> history_age;                  // (G, T) hours; empty: the model reads none
   // What the trainer's own forward pass says, to be compared with; may be empty.
-  std::vector<float> logit;  // (G, K)
+  std::vector<float> logit;         // (G, K)
+  std::vector<float> second_logit;  // (G, K) of a model with a second task
   // Groups scored together, one batch after another (they add up to G): matters to models whose
   // Dice takes its statistics from the batch.
   std::vector<std::int64_t> batches;

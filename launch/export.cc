@@ -4,18 +4,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <unordered_set>
 #include <utility>
 
 #include "common/metrics.h"
 #include "export/statistics.h"
 #include "launch/forward.h"
 #include "launch/node_rows.h"
-#include "launch/resume.h"
 #include "launch/text.h"
+#include "launch/trained.h"
 #include "serve/artefact.h"
 #include "serve/scorer.h"
-#include "worker/dense_blocks.h"
 
 namespace meander::launch {
 namespace {
@@ -43,36 +41,6 @@ const char* source_name(data::SlotSource source) {
       return "word";
   }
   return "";
-}
-
-// Every id that the log has for a slot: what a request may ask for.
-std::vector<std::uint64_t> known_ids(const data::PreparedLog& log, const data::SlotSpec& slot) {
-  std::unordered_set<std::uint64_t> ids;
-  if (slot.source == data::SlotSource::kItem) {
-    for (const data::ItemEntry& item : log.items()) ids.insert(item.item);
-  }
-  for (const data::Shard& shard : log.shards()) {
-    if (slot.source == data::SlotSource::kCategory) {
-      ids.insert(shard.category.begin(), shard.category.end());
-    } else if (slot.source == data::SlotSource::kUser) {
-      for (const data::UserEntry& user : shard.users) ids.insert(user.id);
-    } else if (slot.source == data::SlotSource::kContext) {
-      const auto& column = shard.context[log.context_column(slot.column).value()];
-      ids.insert(column.begin(), column.end());
-    }
-  }
-  return {ids.begin(), ids.end()};
-}
-
-// A table of the vectors of items: those that the checkpoint's model was told, and any more.
-artefact::TableRows rows_of(const data::Content& content, const std::string& name) {
-  artefact::TableRows table;
-  table.name = name;
-  table.width = content.width();
-  table.keys.assign(content.ids().begin(), content.ids().end());
-  table.rows.assign(content.rows().begin(), content.rows().end() - content.width());
-  table.stored = table.keys.size();
-  return table;
 }
 
 Result<std::vector<artefact::Item>> items_of(Storage& storage, const data::PreparedLog& log) {
@@ -138,7 +106,6 @@ class Export {
   Storage& storage_;
   const Plan& plan_;
   const ExportOptions& options_;
-  Start checkpoint_;
   std::unique_ptr<nn::Graph> serving_;
   std::vector<float> trained_dense_;  // of the job's graph
   std::vector<artefact::TableRows> trained_tables_;
@@ -162,31 +129,12 @@ Result<ExportReport> Export::run() {
 }
 
 Status Export::read_checkpoint() {
-  ASSIGN_OR_RETURN(checkpoint_, find_checkpoint(storage_, plan_, options_.checkpoint));
-  ASSIGN_OR_RETURN(const checkpoint::Chain chain,
-                   checkpoint::open_chain(storage_, checkpoint_.restore));
-  report_.generation_dir = checkpoint_.restore;
-  report_.generation = checkpoint_.manifest.generation();
-  ASSIGN_OR_RETURN(contents_.description.digest, checkpoint::read_digest(storage_, chain));
-  const auto tables = static_cast<std::uint32_t>(plan_.graph->tables());
-  for (std::uint32_t t = 0; t < tables; ++t) {
-    if (plan_.graph->is_frozen(static_cast<std::int32_t>(t))) {
-      contents_.tables.push_back(rows_of(*plan_.content, plan_.tables[t].name()));
-      continue;
-    }
-    ASSIGN_OR_RETURN(auto table, artefact::load_table(storage_, chain, t, plan_.tables[t],
-                                                      known_ids(*plan_.log, plan_.train.slots[t])));
-    contents_.tables.push_back(std::move(table));
-  }
-  trained_dense_.resize(plan_.graph->dense_size());
-  const auto dense = worker::dense_tables(*plan_.graph, worker::WorkerOptions().dense_block);
-  for (std::size_t i = 0; i < dense.size(); ++i) {
-    const auto table = tables + static_cast<std::uint32_t>(i);
-    ASSIGN_OR_RETURN(const auto values,
-                     artefact::load_dense(storage_, chain, table, dense[i].size()));
-    std::ranges::copy(values,
-                      trained_dense_.begin() + static_cast<std::ptrdiff_t>(dense[i].first()));
-  }
+  ASSIGN_OR_RETURN(Trained trained, load_trained(storage_, plan_, options_.checkpoint, true));
+  report_.generation_dir = trained.checkpoint.restore;
+  report_.generation = trained.checkpoint.manifest.generation();
+  ASSIGN_OR_RETURN(contents_.description.digest, checkpoint::read_digest(storage_, trained.chain));
+  contents_.tables = std::move(trained.tables);
+  trained_dense_ = std::move(trained.dense);
   return {};
 }
 
@@ -240,7 +188,8 @@ Status Export::describe() {
   artefact::Description& d = contents_.description;
   const job::Job& job = plan_.job.spec;
   d.job = job.name();
-  d.generation = checkpoint_.manifest.generation();
+  if (serving_->second_logits() != nn::kNoTensor) d.second_label = plan_.log->second_label();
+  d.generation = report_.generation;
   for (const data::SlotSpec& slot : plan_.train.slots) {
     d.slot_sources.push_back(source_name(slot.source));
   }
@@ -280,6 +229,8 @@ Status Export::score_samples() {
     const auto& expected =
         models::graph_of(plan_.model.kind) == models::GraphKind::kNone ? logits : before;
     samples_.logit.insert(samples_.logit.end(), expected.begin(), expected.end());
+    const auto second = serving.second_logits();
+    samples_.second_logit.insert(samples_.second_logit.end(), second.begin(), second.end());
     for (std::size_t i = 0; i < labels.size(); ++i) {
       serving_scores.add(logits[i], labels[i] > 0.5f);
       trained_scores.add(before[i], labels[i] > 0.5f);
@@ -297,16 +248,20 @@ Status Export::check(const std::string& dir) {
   serve::Scorer scorer(artefact);
   const auto score = [](float logit) { return 1 / (1 + std::exp(-static_cast<double>(logit))); };
   std::int64_t first = 0;
-  std::vector<float> logits;
-  for (const std::int64_t groups : samples_.batches) {
-    logits.resize(groups * samples_.candidates);
-    scorer.score(samples_, first, groups, executor_, logits);
-    for (std::size_t i = 0; i < logits.size(); ++i) {
-      const float expected =
-          samples_.logit[first * samples_.candidates + static_cast<std::int64_t>(i)];
-      const double diff = std::abs(score(logits[i]) - score(expected));
+  std::vector<float> logits, second;
+  const auto compare = [&](std::span<const float> found, const std::vector<float>& all) {
+    const float* expected = all.data() + first * samples_.candidates;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      const double diff = std::abs(score(found[i]) - score(expected[i]));
       report_.max_abs_diff = std::max(report_.max_abs_diff, std::isnan(diff) ? INFINITY : diff);
     }
+  };
+  for (const std::int64_t groups : samples_.batches) {
+    logits.resize(groups * samples_.candidates);
+    second.resize(samples_.second_logit.empty() ? 0 : logits.size());
+    scorer.score(samples_, first, groups, executor_, logits, second);
+    compare(logits, samples_.logit);
+    compare(second, samples_.second_logit);
     first += groups;
   }
   if (report_.max_abs_diff <= kDifferenceMax) return {};

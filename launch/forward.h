@@ -10,6 +10,7 @@
 #include "export/rows.h"
 #include "export/samples.h"
 #include "nn/graph.h"
+#include "nn/ops/click.h"
 #include "proto/wire.pb.h"
 
 namespace meander::launch {
@@ -25,6 +26,8 @@ class Forward {
           std::vector<nn::ConstMatrix> frozen);
   // Logits of the batch's samples, parts one after another; valid until the next run.
   std::span<const float> run(const data::Batch& batch, Executor& executor);
+  // The same of the graph's second task; empty without one.
+  std::span<const float> second_logits() const { return nn::second_logits(graph_, session_); }
   const nn::Session& session() const { return session_; }
 
  private:

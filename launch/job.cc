@@ -125,6 +125,8 @@ void check_model(Checker& check, const job::Model& model) {
   check_word(check, "model.evolution", model.evolution(), {"augru", "aigru", "agru"});
   check_word(check, "model.cell", model.cell(), {"gru", "lstm"});
   check_word(check, "model.loss", model.loss(), {"bce", "softmax", "sampled"});
+  check.range("model.click_weight", model.click_weight(), 0.0f, 1e6f);
+  check.range("model.second_weight", model.second_weight(), 0.0f, 1e6f);
   check.range("model.dropout", model.dropout(), 0.0f, 0.99f);
   check.range("model.initial_range", model.initial_range(), 0.0f, 1e3f);
   check.range("model.blocks", model.blocks(), 1u, 64u);

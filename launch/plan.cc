@@ -129,6 +129,8 @@ models::ModelSpec model_spec(const job::Model& model, const data::PreparedLog& l
   spec.evolution = model.evolution();
   spec.cell = model.cell();
   spec.loss = model.loss();
+  spec.click_weight = model.click_weight();
+  spec.second_weight = model.second_weight();
   spec.dropout = model.dropout();
   spec.blocks = to_int(model.blocks());
   spec.heads = to_int(model.heads());
@@ -199,6 +201,7 @@ std::uint32_t parts_of(const job::Train& train) {
 void set_needs(const nn::Graph& graph, bool training, data::StreamSpec& spec) {
   using Use = nn::Graph::CatalogueUse;
   spec.age = graph.needs_age();
+  spec.second_label = graph.second_logits() != nn::kNoTensor;
   spec.auxiliary = training && graph.needs_negatives();
   spec.catalogues.clear();
   for (std::int32_t table = 0; table < graph.tables(); ++table) {
@@ -470,6 +473,10 @@ Result<Plan> make_plan(Storage& storage, LoadedJob job) {
   auto graph = models::build_model(plan.model);
   if (!graph.ok()) return std::move(graph).status().context(plan.job.file + ": model");
   plan.graph = std::make_shared<const nn::Graph>(std::move(graph).value());
+  if (plan.model.second_weight > 0 && plan.log->second_label().empty()) {
+    return invalid(plan.job.place("model.second_weight") + ": " + plan.log->path() +
+                   " has no second label; prepare it with --stay or --label-min");
+  }
 
   plan.train = stream_spec(plan, slots);
   set_range(plan.train, spec.data().train());

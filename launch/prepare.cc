@@ -4,6 +4,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <cmath>
 #include <cstring>
 
 #include "launch/cli.h"
@@ -60,6 +61,9 @@ Result<data::PrepareOptions> to_options(Storage& storage, const PrepareFlags& fl
   options.memory_bytes = std::uint64_t{flags.memory_mb} << 20;
   options.refused_share_max = flags.refused_max;
   options.refusals_kept = flags.refusals;
+  if (!std::isnan(flags.label_min)) options.label_min = flags.label_min;
+  options.stay_s = flags.stay;
+  if (!std::isnan(flags.stay_filled)) options.stay_filled_s = flags.stay_filled;
   if (flags.min_history >= 0) options.min_history = flags.min_history;
   if (flags.targets_last >= 0) options.targets_last = flags.targets_last;
   if (!flags.test_draw.empty()) {
@@ -86,6 +90,10 @@ void note_report(const Context& context, const data::PrepareReport& report, doub
                " users on " + grouped(report.items) + " items: " + grouped(report.train_targets) +
                " training and " + grouped(report.test_targets) + " test targets, " +
                fixed(seconds, 1) + " s");
+  if (report.labels_known > 0) {
+    context.note("second label: known of " + grouped(report.labels_known) + " events, 1 of " +
+                 grouped(report.labels_positive));
+  }
   if (report.refused == 0) return;
   context.note("refused " + grouped(report.refused) + " of " + grouped(report.records) +
                " records:");
@@ -113,6 +121,16 @@ void add_prepare_flags(CLI::App& command, PrepareFlags& flags) {
   command.add_option("--min-history", flags.min_history, "events of its user before a target");
   command.add_option("--targets-last", flags.targets_last,
                      "newest training events of a user that are targets; 0: all");
+  command.add_option("--stay", flags.stay,
+                     "second label of an event: 1 if the user's next one, of the same session, "
+                     "comes so many seconds later or more");
+  command.add_option(
+      "--stay-filled", flags.stay_filled,
+      "a stay of exactly so many seconds was filled in and is not known (globo: 30); "
+      "0: none was");
+  command.add_option("--label-min", flags.label_min,
+                     "second label: 1 if the rating (ml-1m, ml-100k) or the schema's column of "
+                     "role label is so much or more");
   command.add_option("--test-negatives", flags.test_negatives, "file of fixed test negatives");
   command.add_option("--test-draw", flags.test_draw,
                      "other test negatives: popular, uniform or recent, how many for a target, and "

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ struct PrepareFlags {
   int min_history = -1, targets_last = -1;
   std::uint32_t streams = 8, history = 50, memory_mb = 128, refusals = 5;
   double refused_max = 0.1;
+  static constexpr double kNotGiven = std::numeric_limits<double>::quiet_NaN();
+  double stay = 0, stay_filled = kNotGiven, label_min = kNotGiven;
   std::uint64_t test_seed = 20171013;
 };
 void add_prepare_flags(CLI::App& command, PrepareFlags& flags);

@@ -26,6 +26,8 @@ Status prepare(Context& context, const PrepareFlags& flags) {
       {"refusals", boost::json::array(report.refusals.begin(), report.refusals.end())},
       {"train_targets", report.train_targets},
       {"test_targets", report.test_targets},
+      {"second_labels", report.labels_known},
+      {"second_labels_positive", report.labels_positive},
       {"test_negatives_listed", report.test_negatives_listed},
       {"bytes_read", report.bytes_read}};
   context.summary =

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <boost/json/array.hpp>
+#include <cmath>
 #include <ctime>
 #include <optional>
 
@@ -83,9 +84,12 @@ Result<Answer> recommend(const serve::Artefact& artefact, serve::Ranker& ranker,
     const artefact::Item* item = artefact.find_item(r.item);
     items.push_back(item_json(item, r.item, item->category));
     items.back().as_object()["score"] = r.score;
+    const bool has_second = !std::isnan(r.second_score);
+    if (has_second) items.back().as_object()["second_score"] = r.second_score;
     const std::string number = std::to_string(++place);
     answer.text += std::string(number.size() < 2 ? " " : "") + number + ". " + fixed(r.score, 4) +
-                   "  " + name_of(item, r.item, known(with_category, item->category)) + "\n";
+                   (has_second ? "  " + fixed(r.second_score, 4) : "") + "  " +
+                   name_of(item, r.item, known(with_category, item->category)) + "\n";
   }
   answer.result["user"] = user;
   answer.result["items"] = std::move(items);

@@ -86,6 +86,27 @@ void add_metrics(const Plan& plan, const Outcome& outcome, boost::json::object& 
   result["segments"] = segments_of(plan, outcome);
 }
 
+// Of the second task, apart: held out, and before learning.
+void add_second(const Plan& plan, const Outcome& outcome, boost::json::object& result) {
+  if (plan.graph->second_logits() == nn::kNoTensor) return;
+  const ScoreSums& held_out = outcome.held_out.second_head;
+  const ScoreSums& tail = outcome.training.second_tail;
+  result["second_label"] = plan.log->second_label();
+  result["second_samples"] = held_out.samples();
+  result["second_auc"] = json_number(held_out.auc());
+  result["second_logloss"] = json_number(held_out.log_loss());
+  if (outcome.training.batches == 0) return;
+  result["progressive_second_auc"] = json_number(tail.auc());
+  result["progressive_second_logloss"] = json_number(tail.log_loss());
+}
+
+std::string second_text(const Plan& plan, const Outcome& outcome) {
+  const ScoreSums& scores = outcome.held_out.second_head;
+  if (scores.samples() == 0) return "";
+  return "of " + plan.log->second_label() + ": AUC " + fixed(scores.auc(), 4) + ", log loss " +
+         fixed(scores.log_loss(), 4) + " over " + grouped(scores.samples()) + " samples\n";
+}
+
 std::string ranks_text(const RankSums& ranks) {
   return "over " + grouped(ranks.targets()) + " targets: HR@10 " + fixed(ranks.hit_rate(10), 4) +
          ", NDCG@10 " + fixed(ranks.ndcg(10), 4) + ", MRR@20 " +
@@ -147,13 +168,15 @@ void report_training(Context& context, const Plan& plan, const Outcome& outcome)
                     {"detection_s", outcome.last.progress.detection_s},
                     {"peak_rss_mb", peak_rss_mb()}};
   add_metrics(plan, outcome, context.result);
+  add_second(plan, outcome, context.result);
   context.summary = plan.job.spec.name() + ": trained " + grouped(own) + " samples in " +
                     duration_text(outcome.seconds) + " (" +
                     (std::isfinite(rate) ? grouped(static_cast<std::uint64_t>(rate)) : "-") +
                     " samples/s), loss " + fixed(outcome.last.loss, 4) + ", AUC " +
                     fixed(outcome.last.auc, 4) + " before learning (last fifth " +
                     fixed(tail_auc, 4) + ")\n";
-  if (outcome.held_out.head.samples() > 0) context.summary += held_out_text(plan, outcome);
+  if (outcome.held_out.head.samples() > 0)
+    context.summary += held_out_text(plan, outcome) + second_text(plan, outcome);
   if (!outcome.generation_dir.empty()) {
     context.summary += "checkpoint " + outcome.generation_dir + ", " +
                        grouped(rows(outcome.manifest)) + " rows, digest " +
@@ -172,7 +195,8 @@ void report_evaluation(Context& context, const Plan& plan, const Outcome& outcom
                     {"logloss", json_number(held_out_log_loss(outcome))},
                     {"peak_rss_mb", peak_rss_mb()}};
   add_metrics(plan, outcome, context.result);
-  context.summary = checkpoint + ": " + held_out_text(plan, outcome);
+  add_second(plan, outcome, context.result);
+  context.summary = checkpoint + ": " + held_out_text(plan, outcome) + second_text(plan, outcome);
 }
 
 }  // namespace meander::launch

@@ -3,6 +3,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 
+#include "launch/ensemble.h"
 #include "launch/mpi.h"
 #include "launch/report.h"
 #include "launch/train.h"
@@ -21,12 +22,21 @@ Status train(Context& context, const TrainFlags& flags) {
 struct EvaluateFlags {
   std::string job, checkpoint;
   std::vector<std::string> sets;
+  EnsembleOptions ensemble;
 };
 
 Status evaluate(Context& context, const EvaluateFlags& flags) {
   ASSIGN_OR_RETURN(const Plan plan, plan_job(context, flags.job, flags.sets));
   if (!plan.evaluates) {
     return invalid(plan.job.place("data.test") + ": the log holds nothing to evaluate on");
+  }
+  if (!flags.ensemble.checkpoints.empty()) {
+    if (!flags.checkpoint.empty()) return invalid("--checkpoint or --ensemble, not both");
+    EnsembleOptions options = flags.ensemble;
+    options.threads = plan.job.spec.cluster().threads();
+    ASSIGN_OR_RETURN(const EnsembleReport report, evaluate_ensemble(context, plan, options));
+    report_ensemble(context, plan, options, report);
+    return {};
   }
   ASSIGN_OR_RETURN(const Start start, find_checkpoint(*context.storage, plan, flags.checkpoint));
   scheduler::SchedulerOptions options = scheduler_options(plan, draw_id());
@@ -62,6 +72,15 @@ void add_evaluate(CLI::App& app, Context& context) {
   add_job_flags(command, flags->job, flags->sets);
   command.add_option("--checkpoint", flags->checkpoint,
                      "a checkpoint folder or generation; checkpoint.dir of the job by default");
+  command.add_option(
+      "--ensemble", flags->ensemble.checkpoints,
+      "checkpoints to score together, of any models: each, the mean of their logits, "
+      "and a logistic regression on them");
+  command
+      .add_option("--fit-share", flags->ensemble.fit_share,
+                  "of --ensemble: share of the held-out targets that the regression is fitted on; "
+                  "the others are scored")
+      ->capture_default_str();
   command.callback([&context, flags] {
     context.action = [&context, flags] { return evaluate(context, *flags); };
   });

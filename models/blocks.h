@@ -49,27 +49,38 @@ inline nn::TensorId sample_of(nn::Graph& graph, const ModelSpec& spec,
   return all.size() == 1 ? all[0] : nn::concat(graph, "head/inputs", std::move(all));
 }
 
-inline nn::TensorId hidden_layer(nn::Graph& graph, const ModelSpec& spec, const std::string& number,
-                                 nn::TensorId x, std::int32_t units) {
-  const std::string layer = "head/dense" + number;
+inline nn::TensorId hidden_layer(nn::Graph& graph, const ModelSpec& spec, const std::string& tower,
+                                 const std::string& number, nn::TensorId x, std::int32_t units) {
+  const std::string layer = tower + "/dense" + number;
   if (spec.activation == "relu") return nn::dense(graph, layer, x, units, nn::Activation::kRelu);
   x = nn::dense(graph, layer, x, units);
-  if (spec.activation == "prelu") return nn::prelu(graph, "head/prelu" + number, x);
-  return nn::dice(graph, "head/dice" + number, x,
+  if (spec.activation == "prelu") return nn::prelu(graph, tower + "/prelu" + number, x);
+  return nn::dice(graph, tower + "/dice" + number, x,
                   spec.dice == "moving" ? nn::DiceStatistics::kMoving : nn::DiceStatistics::kBatch);
 }
 
-// The layers of a click's head on its inputs x (kSample), and its loss: scale and shift, the hidden
-// layers of spec.head, two columns, softmax, mean cross-entropy over both columns.
-inline void click_layers(nn::Graph& graph, const ModelSpec& spec, nn::TensorId x) {
-  x = nn::fixed_affine(graph, "head/scale", x);
+// Scale and shift, the hidden layers of spec.head, and `columns` columns.
+inline nn::TensorId tower(nn::Graph& graph, const ModelSpec& spec, const std::string& name,
+                          nn::TensorId x, std::int32_t columns) {
+  x = nn::fixed_affine(graph, name + "/scale", x);
   for (std::size_t i = 0; i < spec.head.size(); ++i) {
-    x = hidden_layer(graph, spec, std::to_string(i + 1), x, spec.head[i]);
+    x = hidden_layer(graph, spec, name, std::to_string(i + 1), x, spec.head[i]);
   }
-  const nn::TensorId pair = nn::dense(graph, "head/output", x, 2);
+  return nn::dense(graph, name + "/output", x, columns);
+}
+
+// A click's head on its inputs x (kSample), and its loss: a tower of two columns, softmax, mean
+// cross-entropy over both columns. With spec.second_weight another tower reads the same, and its
+// one column is the logit of the second label.
+inline void click_layers(nn::Graph& graph, const ModelSpec& spec, nn::TensorId x) {
+  const nn::TensorId pair = tower(graph, spec, "head", x, 2);
   const nn::TensorId logits = nn::pair_logit(graph, "head/logit", pair);
   graph.set_logits(logits);
-  nn::click_loss(graph, "loss", logits, 0.5f);
+  nn::click_loss(graph, "loss", logits, 0.5f * spec.click_weight);
+  if (spec.second_weight == 0) return;
+  const nn::TensorId second = tower(graph, spec, "second", x, 1);
+  graph.set_second_logits(second);
+  nn::second_loss(graph, "second/loss", second, spec.second_weight);
 }
 
 // The head of DIN and DIEN on what only a sample has and `columns` (kSample) beside each other.

@@ -203,6 +203,15 @@ Status check_fields(const ModelSpec& spec) {
   if (!(spec.auxiliary_weight >= 0) || !std::isfinite(spec.auxiliary_weight)) {
     return invalid("auxiliary_weight must be 0 or more");
   }
+  if (!(spec.second_weight >= 0) || !std::isfinite(spec.second_weight)) {
+    return invalid("second_weight must be 0 or more");
+  }
+  if (!(spec.click_weight >= 0) || !std::isfinite(spec.click_weight)) {
+    return invalid("click_weight must be 0 or more");
+  }
+  if (spec.second_weight == 0 && spec.click_weight != 1) {
+    return invalid("click_weight weighs clicks beside a second label: give second_weight");
+  }
   return check_graph(spec);
 }
 
@@ -239,6 +248,11 @@ Result<nn::Graph> build_model(const ModelSpec& spec) {
     return std::move(status).context("model " + spec.kind);
   }
   nn::Graph graph = entry->build(spec);
+  if (spec.second_weight > 0 && graph.second_logits() == nn::kNoTensor) {
+    return invalid("model " + spec.kind +
+                   ": has no head for a second label: second_weight is of the models with the head "
+                   "of DIN and DIEN");
+  }
   graph.finish();
   return graph;
 }

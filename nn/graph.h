@@ -47,6 +47,9 @@ class Graph {
   Scope scope() const { return ops_.empty() ? Scope::kPart : ops_.back()->scope(); }
   // Declares the result: kSample logits of width 1; the score is sigmoid(logit).
   void set_logits(TensorId logits) { logits_ = logits; }
+  // Declares the result of a second task, of the same form; it shall be read by a loss at batch
+  // scope, and asks for second labels in training.
+  void set_second_logits(TensorId logits) { second_logits_ = logits; }
   // Declares, beside the logits, where the first candidate of each history stands among the
   // catalogue: kGroup of width 1, 0 for the best. At inference only.
   void set_ranks(TensorId ranks) { ranks_ = ranks; }
@@ -62,7 +65,8 @@ class Graph {
   const std::vector<ParamSpec>& params() const { return params_; }
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
   TensorId logits() const { return logits_; }
-  TensorId ranks() const { return ranks_; }  // kNoTensor: none
+  TensorId second_logits() const { return second_logits_; }  // kNoTensor: no second task
+  TensorId ranks() const { return ranks_; }                  // kNoTensor: none
   // Floats of the dense vector. Statistics come last, from dense_trained() on.
   std::size_t dense_size() const;
   std::size_t dense_trained() const;
@@ -88,6 +92,7 @@ class Graph {
   std::vector<ParamSpec> params_;
   std::vector<std::unique_ptr<Op>> ops_;
   TensorId logits_ = kNoTensor;
+  TensorId second_logits_ = kNoTensor;
   TensorId ranks_ = kNoTensor;
   bool needs_negatives_ = false, needs_age_ = false;
   std::vector<CatalogueUse> catalogues_[2];  // [training], by table

@@ -78,6 +78,7 @@ struct PartInput {
   std::vector<std::span<const std::uint32_t>> columns[3];
   std::span<const float> negative_valid;  // (N)
   std::span<const float> label;           // (S)
+  std::span<const float> second_label;    // (S) NaN: not known; in training, if asked for
   std::span<const float> numeric;         // (S, F)
   std::span<const float> age;             // (N) hours from a behaviour to its target, if asked for
   // What a rank leaves out: places in the catalogue that group g has had already, in

@@ -58,6 +58,7 @@ void find(ConstMatrix all, std::span<const std::uint32_t> queries,
   std::vector<float> products(static_cast<std::size_t>(kTileRows) * count);
   kernel.gather_rows(all.data, all.stride, queries.data(), rows.data(), all.cols, count, all.cols);
   kernel.pack(rows.data(), all.cols, all.cols, count, true, packed.data());
+  std::vector<float> least(count, -2.0f);  // by query: what is less alike cannot enter
   std::vector<Best> best;
   for (std::int32_t q = 0; q < count; ++q) best.emplace_back(out + std::int64_t{q} * k, k);
   for (std::int32_t first = 0; first < all.rows; first += kTileRows) {
@@ -68,9 +69,15 @@ void find(ConstMatrix all, std::span<const std::uint32_t> queries,
       const auto row = static_cast<std::uint32_t>(first + r);
       if (is_empty[row]) continue;
       const float* const similar = &products[static_cast<std::size_t>(r) * count];
-      for (std::int32_t q = 0; q < count; ++q) {
-        if (similar[q] < best[q].least() || row == queries[q]) continue;
+      // Few rows enter: one look at all queries, side by side, passes the others over.
+      std::int32_t enter = 0;
+      for (std::int32_t q = 0; q < count; ++q) enter += similar[q] >= least[q];
+      for (std::int32_t q = 0; enter > 0 && q < count; ++q) {
+        if (!(similar[q] >= least[q])) continue;
+        --enter;
+        if (row == queries[q]) continue;
         best[q].offer({row, similar[q]});
+        least[q] = best[q].least();
       }
     }
   }

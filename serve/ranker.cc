@@ -113,13 +113,18 @@ Result<std::vector<Recommendation>> Ranker::rank(std::uint64_t user, const RankO
   }
   Samples samples = history_samples(*history);
   std::vector<Recommendation> ranked;
-  std::vector<float> logits;
+  std::vector<float> logits, second;
+  const bool has_second = artefact_->graph().second_logits() != nn::kNoTensor;
   for (std::size_t first = 0; first < items.size(); first += kChunk) {
     const auto chunk = std::span(items).subspan(first, std::min(kChunk, items.size() - first));
     set_candidates(chunk, user, samples);
     logits.resize(chunk.size());
-    scorer_.score(samples, 0, 1, executor, logits);
-    for (std::size_t i = 0; i < chunk.size(); ++i) ranked.push_back({chunk[i]->id, logits[i]});
+    second.resize(has_second ? chunk.size() : 0);
+    scorer_.score(samples, 0, 1, executor, logits, second);
+    for (std::size_t i = 0; i < chunk.size(); ++i) {
+      ranked.push_back({chunk[i]->id, logits[i]});
+      if (has_second) ranked.back().second_score = sigmoid(second[i]);
+    }
   }
   const std::size_t k = std::min(options.k, ranked.size());
   // By logit: scores near 1 round together.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ struct RankOptions {
 struct Recommendation {
   std::uint64_t item = 0;
   float score = 0;  // probability that the model gives, in (0, 1)
+  // Of its second task, such as that a click turns into a long stay; NaN: it has none.
+  float second_score = std::numeric_limits<float>::quiet_NaN();
 };
 
 // Scores candidates for a user of an export and keeps the best. One thread at a time.

@@ -5,6 +5,8 @@
 #include <numeric>
 #include <utility>
 
+#include "nn/ops/click.h"
+
 namespace meander::serve {
 
 Scorer::Scorer(std::shared_ptr<const Artefact> artefact)
@@ -63,7 +65,7 @@ void Scorer::pack(const artefact::Samples& samples, std::int64_t first, std::int
 }
 
 void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::int64_t groups,
-                   Executor& executor, std::span<float> logits) {
+                   Executor& executor, std::span<float> logits, std::span<float> second) {
   const std::int64_t k = samples.candidates;
   CHECK_GT(groups, 0);
   CHECK_LE(first + groups, samples.groups);
@@ -92,9 +94,14 @@ void Scorer::score(const artefact::Samples& samples, std::int64_t first, std::in
 
   logits_.resize(logits.size());
   session_.infer({{&part, 1}, artefact_->table_rows(), artefact_->dense()}, executor, logits_);
-  for (std::int64_t i = 0; i < groups; ++i) {
-    std::copy_n(&logits_[i * k], k, &logits[(order_[i] - first) * k]);
-  }
+  const auto in_order = [&](std::span<const float> from, std::span<float> to) {
+    CHECK_EQ(from.size(), to.size());
+    for (std::int64_t i = 0; i < groups; ++i) {
+      std::copy_n(&from[i * k], k, &to[(order_[i] - first) * k]);
+    }
+  };
+  in_order(logits_, logits);
+  if (!second.empty()) in_order(nn::second_logits(artefact_->graph(), session_), second);
 }
 
 void Scorer::last(nn::TensorId groups, std::span<float> out) const {

@@ -19,9 +19,10 @@ class Scorer {
  public:
   explicit Scorer(std::shared_ptr<const Artefact> artefact);
 
-  // Groups [first, first + groups) of `samples`, scored together; logits is (groups, K).
+  // Groups [first, first + groups) of `samples`, scored together; logits is (groups, K), and so is
+  // `second` of a model with a second task, unless it is empty.
   void score(const artefact::Samples& samples, std::int64_t first, std::int64_t groups,
-             Executor& executor, std::span<float> logits);
+             Executor& executor, std::span<float> logits, std::span<float> second = {});
   // What the last score() left in a tensor of rows for each group: (groups, width), in the order of
   // `samples`.
   void last(nn::TensorId groups, std::span<float> out) const;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@ struct JaggedGroup {
   std::vector<float> age;                            // [step] hours; may be empty
   std::vector<std::vector<std::uint32_t>> target;    // [slot][candidate]
   std::vector<float> label;                          // [candidate]
+  std::vector<float> second_label;                   // [candidate]; may be empty
   std::vector<float> numeric;                        // [candidate * F + feature]
 };
 
@@ -54,7 +56,7 @@ class JaggedBatch {
     std::vector<std::size_t> order;
     std::vector<std::int32_t> lengths, step_rows, step_offset;
     Columns columns[3];  // by nn::Source
-    std::vector<float> valid, label, numeric, age;
+    std::vector<float> valid, label, second_label, numeric, age;
   };
 
   static std::size_t length(const JaggedGroup& group) { return group.history.at(0).size(); }
@@ -71,6 +73,8 @@ class JaggedBatch {
       part.lengths.push_back(static_cast<std::int32_t>(length(group)));
       append(part.columns[static_cast<int>(nn::Source::kTarget)], group.target);
       part.label.insert(part.label.end(), group.label.begin(), group.label.end());
+      part.second_label.insert(part.second_label.end(), group.second_label.begin(),
+                               group.second_label.end());
       part.numeric.insert(part.numeric.end(), group.numeric.begin(), group.numeric.end());
     }
     const std::size_t steps = part.lengths.empty() ? 0 : part.lengths[0];
@@ -120,6 +124,7 @@ class JaggedBatch {
     }
     input.negative_valid = part.valid;
     input.label = part.label;
+    input.second_label = part.second_label;
     input.numeric = part.numeric;
     input.age = part.age;
     return input;
@@ -152,6 +157,13 @@ inline std::vector<JaggedGroup> random_groups(Rng& rng, const std::vector<std::i
                                                     : std::vector<std::uint32_t>());
     }
     for (std::int32_t t = 0; t < length; ++t) group.valid.push_back(t > 0 && !rng.chance(0.1));
+    // Not known of most that were not clicked, and of some that were.
+    for (std::int32_t k = 0; k < candidates; ++k) {
+      const std::uint64_t draw = hash64(static_cast<std::uint64_t>(31 * length + k), groups.size());
+      const bool is_known = draw % 4 < (k == 0 ? 3 : 1);
+      group.second_label.push_back(is_known ? static_cast<float>(draw >> 8 & 1)
+                                            : std::numeric_limits<float>::quiet_NaN());
+    }
     // Hours that fall to the newest; hashed, so that what else is drawn stays as it was.
     for (std::int32_t t = 0; t < length; ++t) {
       const double jitter = unit_double(hash64(static_cast<std::uint64_t>(length), t));

@@ -176,17 +176,21 @@ class SmallExport {
   std::vector<std::int64_t> time_;
 };
 
-// What the loaded export says of the samples, batch by batch.
+// What the loaded export says of the samples, batch by batch; `second`: of a second task.
 inline std::vector<float> score_all(std::shared_ptr<const serve::Artefact> artefact,
-                                    const artefact::Samples& samples) {
+                                    const artefact::Samples& samples,
+                                    std::vector<float>* second = nullptr) {
   serve::Scorer scorer(std::move(artefact));
   InlineExecutor executor;
   std::vector<float> logits(samples.groups * samples.candidates);
+  if (second != nullptr) second->resize(logits.size());
   std::int64_t first = 0;
   for (std::int64_t groups : samples.batches) {
-    scorer.score(
-        samples, first, groups, executor,
-        std::span(logits).subspan(first * samples.candidates, groups * samples.candidates));
+    const auto batch_of = [&](std::vector<float>& all) {
+      return std::span(all).subspan(first * samples.candidates, groups * samples.candidates);
+    };
+    scorer.score(samples, first, groups, executor, batch_of(logits),
+                 second != nullptr ? batch_of(*second) : std::span<float>());
     first += groups;
   }
   return logits;

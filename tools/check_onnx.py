@@ -49,16 +49,20 @@ def check(directory, samples_file):
     samples = load_file(samples_file)
     padding = numpy.random.default_rng(1)
     score_diff = logit_diff = padding_diff = 0.0
+    tasks = [task for task in ("", "second_") if task + "logit" in samples]
+    scores_of = [task + "score" for task in tasks]
     seconds, first = 0.0, 0
     for groups in samples["batches"].tolist():
         started = time.perf_counter()
-        logit, score = session.run(["logit", "score"], feeds_of(session, samples, first, groups))
+        logits_of = [task + "logit" for task in tasks]
+        found = session.run(logits_of + scores_of, feeds_of(session, samples, first, groups))
         seconds += time.perf_counter() - started
-        expected = samples["logit"][first : first + groups]
-        logit_diff = max(logit_diff, float(numpy.abs(logit - expected).max()))
-        score_diff = max(score_diff, float(numpy.abs(score - sigmoid(expected)).max()))
-        other = session.run(["score"], feeds_of(session, samples, first, groups, padding))[0]
-        padding_diff = max(padding_diff, float(numpy.abs(other - score).max()))
+        padded = session.run(scores_of, feeds_of(session, samples, first, groups, padding))
+        for name, logit, score, other in zip(logits_of, found, found[len(tasks) :], padded):
+            expected = samples[name][first : first + groups]
+            logit_diff = max(logit_diff, float(numpy.abs(logit - expected).max()))
+            score_diff = max(score_diff, float(numpy.abs(score - sigmoid(expected)).max()))
+            padding_diff = max(padding_diff, float(numpy.abs(other - score).max()))
         first += groups
     if first != len(samples["logit"]):
         raise SystemExit(f"{samples_file}: batches hold {first} groups, logit {len(samples['logit'])}")

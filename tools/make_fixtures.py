@@ -20,6 +20,8 @@ A file holds named arrays, one after another until the end of the file, little e
       history (2, sum of lengths) i   row of each behaviour in each table, oldest first
       negative (2, sum of lengths) i, valid (sum of lengths) f   for the auxiliary loss
       target (2, G, K) i, label (G, K) f
+      second (G, K) f           of *_second: the second label, NaN where it is not known
+    second_logits (G, K) d        of *_second, as logits
     logits (G, K) d, loss () d, dtable/<t> d, dparam/<name> d   of batch 0, before the first step
     losses (10) d                 of ten steps, batch 0 to 9: Adam (rate 1e-3, 0.9, 0.999, 1e-8) on
                                   the parameters; on the rows lazy Adam: a row moves only when it is
@@ -76,12 +78,27 @@ def dice(params, name, x):
     return p * x + (1 - p) * alpha * x
 
 
+def tower(params, name, x, columns):
+    x = scale(params, name + "/scale", x)
+    for i, units in enumerate(HEAD, 1):
+        x = dice(params, f"{name}/dice{i}", dense(params, f"{name}/dense{i}", x, units))
+    return dense(params, name + "/output", x, columns)
+
+
 def head(params, x):
     """(B, w) -> log of the softmax over (clicked, not clicked)."""
-    x = scale(params, "head/scale", x)
-    for i, units in enumerate(HEAD, 1):
-        x = dice(params, f"head/dice{i}", dense(params, f"head/dense{i}", x, units))
-    return torch.log_softmax(dense(params, "head/output", x, 2), 1)
+    return torch.log_softmax(tower(params, "head", x, 2), 1)
+
+
+CLICK_WEIGHT, SECOND_WEIGHT = 0.75, 0.5
+
+
+def second_task(params, x, labels):
+    """(loss over the samples whose label is known, logits)"""
+    logits = tower(params, "second", x, 1)[:, 0]
+    known = ~torch.isnan(labels)
+    return (torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known]),
+            logits)
 
 
 def lstm(params, name, inputs):
@@ -266,7 +283,7 @@ def caser(params, history):
 class Batch:
     """Histories as lists of rows; embed() looks them up, and only what a model really reads."""
 
-    def __init__(self, rng, candidates):
+    def __init__(self, rng, candidates, has_second=False):
         self.lengths = rng.integers(1, LENGTH_MAX + 1, GROUPS)
         self.lengths[0], self.lengths[1] = 1, LENGTH_MAX
         rng.shuffle(self.lengths)
@@ -281,10 +298,16 @@ class Batch:
         self.valid[self.start] = 0  # the first behaviour has no state before it
         self.label = np.zeros((GROUPS, candidates), np.float32)
         self.label[:, 0] = 1
+        if has_second:  # of the first candidates, most of them
+            self.second = np.full((GROUPS, candidates), np.nan, np.float32)
+            self.second[:, 0] = rng.integers(0, 2, GROUPS)
+            self.second[rng.random(GROUPS) < 0.3, 0] = np.nan
+            self.second[0, 0], self.second[1, 0] = 0, 1
 
     def arrays(self):
         return {name: getattr(self, name)
-                for name in ("lengths", "history", "negative", "valid", "target", "label")}
+                for name in ("lengths", "history", "negative", "valid", "target", "label", "second")
+                if hasattr(self, name)}
 
 
 def embed(tables, rows):
@@ -293,8 +316,9 @@ def embed(tables, rows):
 
 
 def forward(kind, params, tables, batch):
-    """(loss, logits) of a batch."""
-    kind, _, evolution = kind.partition("_")
+    """(loss, logits) of a batch; of a second task, the logits behind each other."""
+    has_second = kind.endswith("_second")
+    kind, _, evolution = kind.removesuffix("_second").partition("_")
     if kind == "sasrec":
         return sasrec(params, tables[0], batch)
     inputs, auxiliary = [], torch.zeros((), dtype=torch.float64)
@@ -354,6 +378,11 @@ def forward(kind, params, tables, batch):
         p = torch.sigmoid(logits)
         return -(labels * p.log() + (1 - labels) * (1 - p).log()).mean(), logits
     loss, logits = pair_loss(head(params, x), labels)
+    if has_second:
+        labels = torch.tensor(batch.second.reshape(-1), dtype=torch.float64)
+        second, second_logits = second_task(params, x, labels)
+        loss = CLICK_WEIGHT * loss + SECOND_WEIGHT * second
+        logits = torch.cat([logits, second_logits])
     return loss + auxiliary / (GROUPS * max(1, int(batch.lengths.max()) - 1)), logits
 
 
@@ -379,7 +408,8 @@ def fixture(kind, widths, candidates, seed):
     rows = [(0.5 * rng.standard_normal((n, w))).astype(np.float32) for n, w in zip(KEYS, widths)]
     tables = [torch.nn.Embedding.from_pretrained(torch.tensor(r, dtype=torch.float64), freeze=False,
                                                  sparse=True) for r in rows]
-    batches = [Batch(rng, candidates) for _ in range(BATCHES)]
+    has_second = kind.endswith("_second")
+    batches = [Batch(rng, candidates, has_second) for _ in range(BATCHES)]
     loss, logits = forward(kind, params, tables, batches[0])
     loss.backward()
 
@@ -388,7 +418,10 @@ def fixture(kind, widths, candidates, seed):
     out |= {f"param/{name}": p.detach().numpy().astype(np.float32) for name, p in params.items()}
     for b, batch in enumerate(batches):
         out |= {f"batch/{b}/{name}": value for name, value in batch.arrays().items()}
-    out["logits"] = logits.detach().numpy().reshape(GROUPS, candidates)
+    logits = logits.detach().numpy().reshape(-1, GROUPS, candidates)
+    out["logits"] = logits[0]
+    if has_second:
+        out["second_logits"] = logits[1]
     out["loss"] = np.array(loss.item())
     # A table that the model does not read has no gradient.
     gradients = [e.weight.grad.to_dense() if e.weight.grad is not None else torch.zeros_like(e.weight)
@@ -419,7 +452,7 @@ def main():
             ("dnn", (6, 4), 2), ("lstm", (6, 4), 2), ("lstm2", (6, 4), 2), ("din", (6, 4), 3),
             ("dien", (5, 4), 2), ("sasrec", (6, 4), 2), ("bst", (6, 4), 3), ("next", (6, 4), 2),
             ("next_bce", (6, 4), 2), ("caser", (6, 4), 2), ("dien_agru", (5, 4), 2),
-            ("dien_aigru", (5, 4), 3)]):
+            ("dien_aigru", (5, 4), 3), ("din_second", (6, 4), 2), ("dien_second", (5, 4), 3)]):
         write(folder / f"{kind}.bin", fixture(kind, widths, candidates, seed))
 
 

@@ -403,6 +403,7 @@ void Pipeline::finish_steps(Run& run) {
       sums.batches += 1;
       const bool is_tail = !run.read_only && step.batch.progress > Accumulator::kTailFrom;
       add_scores(step, is_tail ? sums.tail : sums.head);
+      add_second_scores(step, is_tail ? sums.second_tail : sums.second_head);
       if (run.read_only) {
         add_ranks(step, sums);
       } else {

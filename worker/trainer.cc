@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "common/check.h"
+#include "nn/ops/click.h"
 
 namespace meander::worker {
 namespace {
@@ -72,6 +73,7 @@ void bind_part(const data::Batch& batch, const data::Part& part, nn::PartInput& 
   bind_columns(part.negative, input.columns[static_cast<int>(nn::Source::kNegative)]);
   input.negative_valid = part.negative_valid;
   input.label = part.label;
+  input.second_label = part.second_label;
   input.numeric = part.numeric;
   input.age = part.age;
   input.seen = part.seen;
@@ -97,6 +99,17 @@ void add_scores(const Step& step, ScoreSums& scores) {
   const float* logit = step.logits.get().data();
   for (const data::Part& part : step.batch.parts) {
     for (float label : part.label) scores.add(*logit++, label > 0.5f);
+  }
+}
+
+void add_second_scores(const Step& step, ScoreSums& scores) {
+  if (step.second_logits.get().empty()) return;
+  const float* logit = step.second_logits.get().data();
+  for (const data::Part& part : step.batch.parts) {
+    for (const float label : part.second_label) {
+      if (!std::isnan(label)) scores.add(*logit, label > 0.5f);
+      ++logit;
+    }
   }
 }
 
@@ -272,6 +285,11 @@ Status Trainer::gather_dense(Step& step) {
   return collective_ == nullptr || step.read_only ? Status() : collective_->sum(dense);
 }
 
+void Trainer::keep_second_logits(Step& step) const {
+  const std::span<const float> logits = nn::second_logits(graph_, session_);
+  std::ranges::copy(logits, step.second_logits.take(logits.size()).begin());
+}
+
 void Trainer::bind_gradients(Step& step) {
   dtables_.clear();
   for (std::int32_t t = 0; t < graph_.tables(); ++t) {
@@ -313,6 +331,7 @@ Status Trainer::train(Step& step, Executor& executor) {
     nn::StepOutput output{.dtables = dtables_, .ddense = ddense, .logits = step.logits.get()};
     session_.train(input_of(step), executor, output);
     step.loss = output.loss;
+    keep_second_logits(step);
     ddense_and_count.back() = 1.0f;
   }
   RETURN_IF_ERROR(average(ddense_and_count));
@@ -331,6 +350,7 @@ void Trainer::infer(Step& step, Executor& executor) {
   const bool has_ranks = graph_.ranks() != nn::kNoTensor;
   const std::span<float> ranks = step.ranks.take(has_ranks ? groups_of(step.batch) : 0);
   session_.infer(input_of(step), executor, step.logits.get(), ranks);
+  keep_second_logits(step);
 }
 
 }  // namespace meander::worker

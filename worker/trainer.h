@@ -43,6 +43,7 @@ struct Step {
   data::Batch batch;
   std::vector<Buffer> rows;       // pulled, by table
   Floats dense, logits;           // (dense_size), (samples)
+  Floats second_logits;           // (samples), of a graph with a second task
   Floats ranks;                   // (groups), of a slice whose graph has them
   Floats ddense;                  // (dense_size + 1): and 1 if the step holds samples, else 0
   std::vector<Floats> gradients;  // by table: (keys, width)
@@ -86,6 +87,7 @@ class Trainer {
   bool moves_dense(const Step& step) const;
   void bind(Step& step);
   nn::StepInput input_of(const Step& step) const;  // of a bound one
+  void keep_second_logits(Step& step) const;
   void bind_gradients(Step& step);
   Status gather_dense(Step& step);
   Status average(std::span<float> ddense_and_count) const;
@@ -114,6 +116,8 @@ void bind_neighbourhood(const data::Neighbourhood& drawn, nn::Neighbourhood& inp
 
 // Adds the logits of a step and its labels to `scores`.
 void add_scores(const Step& step, ScoreSums& scores);
+// The same of the second task, where the graph has one: of the samples whose label is known.
+void add_second_scores(const Step& step, ScoreSums& scores);
 // Adds the places of a held-out step's targets, among their own negatives, or where they have none
 // among the catalogue that the graph ranks; and all scores to the segments that they belong to.
 void add_ranks(const Step& step, Accumulator& sums);

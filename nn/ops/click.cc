@@ -81,6 +81,60 @@ class ClickLoss final : public Op {
   float weight_;
 };
 
+class SecondLoss final : public Op {
+ public:
+  SecondLoss(std::string name, TensorId logits, float weight)
+      : name_(std::move(name)), logits_(logits), weight_(weight) {}
+
+  std::string name() const override { return name_; }
+  Scope scope() const override { return Scope::kBatch; }
+  std::vector<TensorId> inputs() const override { return {logits_}; }
+  std::vector<TensorId> outputs() const override { return {}; }
+
+  void forward(const OpContext& context) const override {
+    if (!context.training) return;
+    double sum = 0;
+    std::int32_t known = 0;
+    for_known(context, [&](float logit, float label, std::int32_t) {
+      sum += binary_cross_entropy({&logit, 1}, {&label, 1});
+      ++known;
+    });
+    if (known > 0) *context.loss += weight_ * sum / known;
+  }
+
+  void backward(const OpContext& context) const override {
+    std::int32_t known = 0;
+    for_known(context, [&](float, float, std::int32_t) { ++known; });
+    const float scale = weight_ / static_cast<float>(std::max(known, 1));
+    const Matrix dlogits = context.grad(logits_);
+    for_known(context, [&](float logit, float label, std::int32_t row) {
+      *dlogits.row(row) += scale * (1.0f / (1.0f + std::exp(-logit)) - label);
+    });
+  }
+
+  void emit_onnx(GraphWriter&) const override {}
+
+ private:
+  // body(logit, label, row) of each sample whose label is known.
+  template <class Body>
+  void for_known(const OpContext& context, Body body) const {
+    const Matrix logits = context.value(logits_);
+    std::int32_t row = 0;
+    for (const PartInput& part : context.parts) {
+      CHECK_EQ(part.second_label.size(), static_cast<std::size_t>(part.layout.samples())) << name_;
+      for (const float label : part.second_label) {
+        if (!std::isnan(label)) body(*logits.row(row), label, row);
+        ++row;
+      }
+    }
+    CHECK_EQ(row, logits.rows) << name_;
+  }
+
+  std::string name_;
+  TensorId logits_;
+  float weight_;
+};
+
 }  // namespace
 
 TensorId pair_logit(Graph& graph, std::string name, TensorId pair) {
@@ -93,6 +147,17 @@ TensorId pair_logit(Graph& graph, std::string name, TensorId pair) {
 void click_loss(Graph& graph, std::string name, TensorId logits, float weight) {
   CHECK(graph.spec(logits).rows == Rows::kSample && graph.spec(logits).width == 1) << name;
   graph.add(std::make_unique<ClickLoss>(std::move(name), graph.scope(), logits, weight));
+}
+
+void second_loss(Graph& graph, std::string name, TensorId logits, float weight) {
+  CHECK(graph.spec(logits).rows == Rows::kSample && graph.spec(logits).width == 1) << name;
+  graph.add(std::make_unique<SecondLoss>(std::move(name), logits, weight));
+}
+
+std::span<const float> second_logits(const Graph& graph, const Session& session) {
+  if (graph.second_logits() == kNoTensor) return {};
+  const ConstMatrix all = session.value(graph.second_logits(), 0);  // of all parts: at batch scope
+  return {all.data, static_cast<std::size_t>(all.rows)};
 }
 
 double binary_cross_entropy(std::span<const float> logits, std::span<const float> labels) {

@@ -17,6 +17,15 @@ TensorId pair_logit(Graph& graph, std::string name, TensorId pair);
 // softmax, which is half of that: weight 0.5.
 void click_loss(Graph& graph, std::string name, TensorId logits, float weight);
 
+// Adds to the loss `weight` times the binary cross-entropy of the logits (S, 1) of a second task
+// against PartInput::second_label, a mean over those samples of the batch whose label is known; 0
+// if there is none. At batch scope: how many are known is seen there only.
+void second_loss(Graph& graph, std::string name, TensorId logits, float weight);
+
+// What the session's last step says of the second task: a logit for each sample, part after part.
+// Empty where the graph has no second task.
+std::span<const float> second_logits(const Graph& graph, const Session& session);
+
 // The mean of -log(probability of the label), natural logarithm; 0 of nothing.
 double binary_cross_entropy(std::span<const float> logits, std::span<const float> labels);
 

@@ -69,8 +69,8 @@ class Cora(Graphs):
         self.assertGreater(right / total, 0.6, report["recall_at_1"])
 
     def test_drawn_neighbours_are_not_exported(self):
-        self.run_ok("train", job("cora-graphsage"), "--set", "train.epochs=1", "--set", "checkpoint.dir=ck")
-        error = self.refused("export", job("cora-graphsage"), "--set", "checkpoint.dir=ck", "--out", "no")
+        self.run_ok("train", job("cora-graphsage"), "--set", "train.epochs=1", "--set", "checkpoint.dir=drawn")
+        error = self.refused("export", job("cora-graphsage"), "--set", "checkpoint.dir=drawn", "--out", "no")
         self.assertIn("drawn anew for each batch", error)
 
 

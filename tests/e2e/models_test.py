@@ -19,6 +19,9 @@ MODELS = {
     "dien": ("{kind: dien, %s}" % SMALL, CLICKS, ""),
     "dien-aigru": ("{kind: dien, evolution: aigru, %s}" % SMALL, CLICKS, ""),
     "dien-agru": ("{kind: dien, evolution: agru, %s}" % SMALL, CLICKS, ""),
+    "din-two-tasks": ("{kind: din, second_weight: 0.5, %s}" % SMALL, CLICKS, ""),
+    "lstm-two-tasks": ("{kind: lstm, second_weight: 1, click_weight: 0.5, activation: relu, %s}" % SMALL,
+                       CLICKS, ""),
     "bst": ("{kind: bst, embedding: 8, dropout: 0.1, head: [16, 8]}", CLICKS, ""),
     "decay": ("{kind: decay, decay: category, %s}" % SMALL, CLICKS, ""),
     "mf": ("{kind: mf, embedding: 8, slots: [item, user]}", KNOWN, ""),
@@ -28,8 +31,11 @@ MODELS = {
     "lstm-sampled": ("{kind: next, cell: lstm, embedding: 8, hidden: 8, slots: [item], loss: sampled}",
                      "{kind: none, shared: 50}", "order: users"),
     "lightgcn": ("{kind: lightgcn, slots: [item, user], embedding: 8, layers: 2}", KNOWN, "order: users"),
+    "graphsage": ("{kind: graphsage, slots: [item, user], embedding: 8, hidden: 8, fanout: [5, 3], head: [16, 8]}",
+                  KNOWN, "order: users"),
 }
-NOT_EXPORTED = ("lightgcn",)
+NOT_EXPORTED = ("graphsage",)
+WITHOUT_HISTORY = ("mf", "lightgcn", "graphsage")
 JOB = """
 name: {name}
 data: {{path: prepared, history: {history}, negatives: {negatives}, {more}}}
@@ -42,6 +48,13 @@ checkpoint: {{dir: {name}}}
 class Models(harness.MeanderTest):
     USERS, ITEMS, EVENTS = 80, 100, 2500
 
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()  # with a second label, for the models that learn one
+        result = cls.must("prepare", "--format", "csv", "--schema", "log/schema.yaml", "--in", "log/events.csv",
+                          "--out", "prepared", "--stay", "3600")
+        assert 0 < result["second_labels_positive"] < result["second_labels"], result
+
     def train(self, job, name, lanes, *words):
         return self.must("train", job, "--set", f"checkpoint.dir={name}", "--set", "cluster.workers=2", "--set",
                          f"cluster.lanes={lanes}", *words)
@@ -49,6 +62,8 @@ class Models(harness.MeanderTest):
     def check(self, name, job):
         whole = self.train(job, f"{name}-bsp", 2)
         self.assertEqual(self.train(job, f"{name}-one", 1)["digest"], whole["digest"])
+        if "second_weight" in MODELS[name][0]:
+            self.assertGreater(whole["progressive_second_auc"], 0.3)
         for mode in ("ssp", "asp"):
             result = self.train(job, f"{name}-{mode}", 2, "--set", f"train.mode={mode}")
             self.assertEqual(result["samples"], whole["samples"])
@@ -70,7 +85,7 @@ class Models(harness.MeanderTest):
         for name, (model, negatives, more) in MODELS.items():
             with self.subTest(name):
                 file = f"{name}.yaml"
-                history = 0 if "mf" in name or "lightgcn" in name else 20
+                history = 0 if name in WITHOUT_HISTORY else 20
                 (self.folder / file).write_text(
                     JOB.format(name=name, model=model, negatives=negatives, more=more, history=history))
                 self.check(name, file)

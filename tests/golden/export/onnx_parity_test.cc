@@ -59,6 +59,12 @@ std::vector<Case> cases() {
     heads.positions = 5;  // fewer than some histories have behaviours
     all.push_back({std::string(kind) + "_two_heads", heads});
   }
+  for (const char* kind : {"bst", "caser", "decay", "dien", "din", "dnn", "lstm"}) {
+    models::ModelSpec second = SmallExport::spec_of(kind);
+    second.dice = "moving";
+    second.second_weight = 0.5f;
+    all.push_back({std::string(kind) + "_second", second});
+  }
   for (const char* kind : {"dnn", "din", "dien"}) {
     models::ModelSpec content = SmallExport::spec_of(kind);
     content.slots.push_back({"content", 2, 7, true, true, 5});
@@ -83,7 +89,9 @@ TEST_P(OnnxParity, OnnxruntimeScoresAsTheTrainer) {
 
   artefact::Samples samples = small.samples(/*groups=*/40, /*candidates=*/3, /*steps=*/9);
   samples.batches = {24, 1, 15};
-  samples.logit = score_all(loaded.value(), samples);
+  const bool has_second = small.graph().second_logits() != nn::kNoTensor;
+  samples.logit = score_all(loaded.value(), samples, has_second ? &samples.second_logit : nullptr);
+  if (has_second) EXPECT_NE(samples.second_logit, samples.logit);
   ASSERT_TRUE(
       artefact::write_samples(*storage, dir + "/samples.safetensors", GetParam().spec, samples)
           .ok());
@@ -91,21 +99,30 @@ TEST_P(OnnxParity, OnnxruntimeScoresAsTheTrainer) {
   ASSERT_TRUE(storage->remove(dir).ok());
 }
 
-TEST(OnnxCheck, ADifferenceIsFound) {
+TEST(OnnxCheck, ADifferenceIsFoundInEitherTask) {
   if (!has_python()) GTEST_SKIP() << "python3 has no numpy, onnxruntime, safetensors";
   const auto storage = make_posix_storage();
   const std::string dir = testing::TempDir() + "onnx_check";
-  SmallExport small(SmallExport::spec_of("dnn"));
+  models::ModelSpec spec = SmallExport::spec_of("dnn");
+  spec.second_weight = 1;
+  SmallExport small(spec);
   ASSERT_TRUE(storage->remove(dir).ok());
   ASSERT_TRUE(
       artefact::write_export(*storage, small.contents(), artefact::Layout::kPlain, dir).ok());
   artefact::Samples samples = small.samples(4, 2, 5);
-  samples.logit = score_all(serve::Artefact::load(*storage, dir).value(), samples);
-  samples.logit[3] += 1e-3f;
-  ASSERT_TRUE(artefact::write_samples(*storage, dir + "/samples.safetensors",
-                                      SmallExport::spec_of("dnn"), samples)
-                  .ok());
-  EXPECT_NE(std::system(("python3 tools/check_onnx.py " + dir).c_str()), 0);
+  samples.logit =
+      score_all(serve::Artefact::load(*storage, dir).value(), samples, &samples.second_logit);
+  const auto is_good = [&](const artefact::Samples& written) {
+    EXPECT_TRUE(
+        artefact::write_samples(*storage, dir + "/samples.safetensors", spec, written).ok());
+    return std::system(("python3 tools/check_onnx.py " + dir).c_str()) == 0;
+  };
+  EXPECT_TRUE(is_good(samples));
+  for (auto task : {&artefact::Samples::logit, &artefact::Samples::second_logit}) {
+    artefact::Samples other = samples;
+    (other.*task)[3] += 1e-3f;
+    EXPECT_FALSE(is_good(other));
+  }
   ASSERT_TRUE(storage->remove(dir).ok());
 }
 

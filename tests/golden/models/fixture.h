@@ -69,6 +69,10 @@ class Fixture {
       const std::vector<float> label = at(prefix + "label").floats();
       groups[g].valid.assign(valid.begin() + start, valid.begin() + start + length);
       groups[g].label.assign(label.begin() + g * k, label.begin() + (g + 1) * k);
+      if (has(prefix + "second")) {
+        const std::vector<float> second = at(prefix + "second").floats();
+        groups[g].second_label.assign(second.begin() + g * k, second.begin() + (g + 1) * k);
+      }
       start += length;
     }
     return groups;

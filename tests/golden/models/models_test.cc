@@ -8,6 +8,7 @@
 
 #include "common/executor.h"
 #include "models/model.h"
+#include "nn/ops/click.h"
 #include "tests/golden/models/fixture.h"
 
 namespace meander::models {
@@ -31,9 +32,13 @@ ModelSpec spec_of(const std::string& name, const Fixture& fixture) {
   const std::size_t variant = name.find('_');
   spec.kind = name == "lstm2" ? "lstm" : name.substr(0, variant);
   if (name == "next_bce") spec.cell = "lstm";
-  if (spec.kind == "dien" && variant != std::string::npos)
+  if (spec.kind == "dien" && variant != std::string::npos && spec.second_weight == 0)
     spec.evolution = name.substr(variant + 1);
   spec.layers = name == "lstm2" ? 2 : 1;
+  if (name.ends_with("_second")) {
+    spec.click_weight = 0.75f;
+    spec.second_weight = 0.5f;
+  }
   spec.slots = {{"item", 0, static_cast<std::int32_t>(widths[0]), true},
                 {"category", 1, static_cast<std::int32_t>(widths[1]), true}};
   spec.hidden = 8;
@@ -113,11 +118,16 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
     std::iota(items.begin(), items.end(), 0u);
     const nn::Catalogue catalogues[2] = {{.rows = items, .log_expected = {}}, {}};
     session_.train({batch.inputs(), rows, dense_, catalogues}, executor, output);
-    logits_.resize(logits.size());
-    const std::vector<std::size_t> order = batch.order();
-    for (std::size_t g = 0; g < order.size(); ++g) {
-      std::copy_n(logits.begin() + g * k, k, logits_.begin() + order[g] * k);
-    }
+    const auto in_order = [&](std::span<const float> from, std::vector<float>& to) {
+      to.resize(from.size());
+      if (from.empty()) return;
+      const std::vector<std::size_t> order = batch.order();
+      for (std::size_t g = 0; g < order.size(); ++g) {
+        std::copy_n(from.begin() + g * k, k, to.begin() + order[g] * k);
+      }
+    };
+    in_order(logits, logits_);
+    in_order(nn::second_logits(graph_, session_), second_logits_);
     return output;
   }
 
@@ -162,12 +172,18 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
     }
   }
 
+  static void expect_logits(const std::vector<float>& logits, const std::vector<double>& expected) {
+    ASSERT_EQ(logits.size(), expected.size());
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      EXPECT_NEAR(logits[i], expected[i], kLogitTolerance);
+    }
+  }
+
   void expect_step_matches(const std::vector<std::size_t>& part_sizes) {
     const nn::StepOutput output = train(0, part_sizes);
-    const std::vector<double>& logits = fixture_.at("logits").values;
-    ASSERT_EQ(logits_.size(), logits.size());
-    for (std::size_t i = 0; i < logits.size(); ++i) {
-      EXPECT_NEAR(logits_[i], logits[i], kLogitTolerance);
+    expect_logits(logits_, fixture_.at("logits").values);
+    if (fixture_.has("second_logits")) {
+      expect_logits(second_logits_, fixture_.at("second_logits").values);
     }
     EXPECT_NEAR(output.loss, fixture_.at("loss").values[0], kLossTolerance);
     for (const nn::ParamSpec& spec : graph_.params()) {
@@ -182,7 +198,7 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
   Fixture fixture_;
   nn::Graph graph_;
   nn::Session session_;
-  std::vector<float> dense_, ddense_, m_, v_, logits_;
+  std::vector<float> dense_, ddense_, m_, v_, logits_, second_logits_;
   Table tables_[2];
 };
 
@@ -208,7 +224,8 @@ TEST_P(GoldenModel, LossesOfTenStepsMatchReference) {
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenModel,
                          ::testing::Values("dnn", "lstm", "lstm2", "din", "dien", "sasrec", "bst",
-                                           "next", "next_bce", "caser", "dien_agru", "dien_aigru"),
+                                           "next", "next_bce", "caser", "dien_agru", "dien_aigru",
+                                           "din_second", "dien_second"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -163,6 +163,29 @@ TEST(Accumulator, DecodesWhatWasEncodedAndMerges) {
   EXPECT_EQ(sum.samples + sum.batches + sum.head.samples() + sum.tail.samples(), 0u);
 }
 
+TEST(Accumulator, SecondTaskTravelsBesideTheFirst) {
+  Accumulator sum = accumulator();
+  sum.second_head = sums_of(draw(8, 50));
+  sum.second_tail = sums_of(draw(9, 20));
+  for (const bool has_ranks : {false, true}) {
+    if (has_ranks) sum.ranks.add(3, 1);
+    const Buffer bytes = sum.encode();
+    Result<Accumulator> decoded = Accumulator::decode(bytes);
+    ASSERT_TRUE(decoded.ok()) << decoded.status().message();
+    EXPECT_EQ(decoded->second_head.auc(), sum.second_head.auc());
+    EXPECT_EQ(decoded->second_tail.log_loss(), sum.second_tail.log_loss());
+    EXPECT_EQ(decoded->ranks.targets(), sum.ranks.targets());
+    EXPECT_EQ(Accumulator::decode(bytes.slice(0, bytes.size() - 1)).status().code(),
+              Code::kCorrupt);
+  }
+  Accumulator twice = sum;
+  twice.merge(sum);
+  EXPECT_EQ(twice.second_head.samples(), 100u);
+  EXPECT_EQ(twice.second_tail.samples(), 40u);
+  twice.clear();
+  EXPECT_EQ(twice.second_head.samples() + twice.second_tail.samples(), 0u);
+}
+
 TEST(Accumulator, EveryTruncationIsCorrupt) {
   const Buffer bytes = accumulator().encode();
   // One byte short, the empty curve is missing: as it was written before there were curves.

@@ -134,5 +134,21 @@ TEST(NeighbourDraws, LeaveOutEdgesThatAreToBeForetold) {
   EXPECT_EQ(drawn.row(0, 2), (std::map<std::uint64_t, float>{{10, 0.5f}, {20, 0.5f}}));
 }
 
+// Item 44 has 40 of 820 parts: of 39 strips one is its own, and another in part.
+TEST(NeighbourDraws, SharesOfAHiddenEdgeThatIsDrawnTwiceGoToNoOther) {
+  const NeighbourGraph graph = small_graph();
+  constexpr std::uint32_t kFanout = 39;
+  for (std::uint64_t seed = 0; seed < 500; ++seed) {
+    const auto all = Drawn(graph, {kFanout}, {{10}, {}, {}}, seed).row(0, 0);
+    const auto row = Drawn(graph, {kFanout}, {{10}, {}, {{10, 44}}}, seed).row(0, 0);
+    EXPECT_TRUE(all.contains(44));
+    EXPECT_FALSE(row.contains(44));
+    ASSERT_EQ(row.size() + 1, all.size());
+    for (const auto& [item, share] : row) {
+      EXPECT_NEAR(share, all.at(item) / (1 - all.at(44)), 1e-5) << item;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace meander::data

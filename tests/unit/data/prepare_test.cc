@@ -449,6 +449,126 @@ TEST(Prepare, RatingsOfMovielensAreReadWithTheirTimes) {
   EXPECT_THAT(items_of(*log, 5), ElementsAre(1, 2));
 }
 
+// The second labels of a user's events: '1', '0', and '-' where it is not known.
+std::string second_labels_of(const PreparedLog& log, std::uint64_t user) {
+  const auto found = log.find_user(user);
+  std::string labels;
+  for (const float label :
+       found->shard->second_label.subspan(found->user->first, found->user->count)) {
+    labels += std::isnan(label) ? '-' : label == 1 ? '1' : label == 0 ? '0' : '?';
+  }
+  return labels;
+}
+
+TEST(Prepare, StayIsTheTimeToTheNextEventOfTheSession) {
+  auto storage = make_memory_storage();
+  // User 5, in time: 0, 59.999, 120 s | 130 s | 200, 260, 260 s: sessions 1, 2, 3. Not in order.
+  write_file(*storage, "c.csv",
+             "ts,who,what,visit\n"
+             "120000,5,3,a\n0,5,1,a\n59999,5,2,a\n130000,5,4,b\n"
+             "200000,5,5,c\n260000,5,6,c\n260000,5,7,c\n70000,6,1,z\n");
+  PrepareOptions options;
+  options.in = {"c.csv"};
+  options.out = "log";
+  options.schema.columns = {{"ts", ColumnRole::kTime, ColumnType::kInt},
+                            {"who", ColumnRole::kUser, ColumnType::kInt},
+                            {"what", ColumnRole::kItem, ColumnType::kInt},
+                            {"visit", ColumnRole::kSession, ColumnType::kString}};
+  EXPECT_EQ(prepare_log(*storage, options)->second_label(), "") << "nobody asked";
+  options.stay_s = 60;
+  auto log = prepare_log(*storage, options);
+  ASSERT_TRUE(log);
+  EXPECT_EQ(log->second_label(), "stay");
+  EXPECT_EQ(second_labels_of(*log, 5), "01--10-");
+  EXPECT_EQ(second_labels_of(*log, 6), "-");
+  const auto report = prepare(*storage, options);
+  EXPECT_EQ(report->labels_known, 4u);
+  EXPECT_EQ(report->labels_positive, 2u);
+  // Where nothing tells sessions apart, all events of a user are one.
+  options.schema.columns[3].role = ColumnRole::kIgnore;
+  EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "010110-");
+}
+
+TEST(Prepare, StayThatWasFilledInIsNotKnown) {
+  auto storage = make_memory_storage();
+  const std::string header =
+      "ts_ms,user,session,item,category,env,device,os,country,region,referrer\n";
+  std::string text = header;
+  for (const int ms : {0, 30'000, 90'000, 119'999, 149'999}) {
+    text += std::to_string(ms) + ",5,1," + std::to_string(ms) + ",1,1,1,1,1,1,1\n";
+  }
+  write_file(*storage, "g/clicks.csv", text);
+  auto options = lines_options(Format::kGlobo, {"g"});
+  options.stay_s = 60;
+  EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "-10--") << "30 s, of globo";
+  options.stay_filled_s = 0;
+  EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "0100-");
+  options.stay_filled_s = 60;
+  EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "0-00-");
+}
+
+TEST(Prepare, SecondLabelIsMadeOfAnyColumn) {
+  auto storage = make_memory_storage();
+  write_file(*storage, "c.csv", "who,what,stars\n5,1,3.9\n5,2,4\n5,3,\n5,4,5\n5,5,x\n");
+  PrepareOptions options;
+  options.in = {"c.csv"};
+  options.out = "log";
+  options.refused_share_max = 0.5;
+  options.schema.columns = {{"who", ColumnRole::kUser, ColumnType::kInt},
+                            {"what", ColumnRole::kItem, ColumnType::kInt},
+                            {"stars", ColumnRole::kLabel, ColumnType::kFloat}};
+  options.label_min = 4;
+  const auto report = prepare(*storage, options);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_EQ(report->refused, 1u) << "a label that is no number";
+  const auto log = open_log(*storage, "log");
+  EXPECT_EQ(log->second_label(), "stars");
+  EXPECT_EQ(second_labels_of(*log, 5), "01-1");
+  EXPECT_TRUE(log->verify().ok());
+}
+
+TEST(Prepare, RatingsOfMovielensMakeASecondLabelIfAskedFor) {
+  auto storage = make_memory_storage();
+  write_file(*storage, "ml/ratings.dat", "5::2::3::978300760\n5::1::4::978300700\n");
+  write_file(*storage, "k/a.inter",
+             "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+             "5\t2\t3\t978300760\n5\t1\t4\t978300700\n");
+  for (const auto& [format, in] : {std::pair(Format::kMl1m, "ml"), {Format::kMl100k, "k"}}) {
+    auto options = lines_options(format, {in});
+    EXPECT_EQ(prepare_log(*storage, options)->second_label(), "");
+    options.label_min = 4;
+    EXPECT_EQ(second_labels_of(*prepare_log(*storage, options), 5), "10");
+  }
+}
+
+TEST(Prepare, SecondLabelThatCannotBeMadeIsRefused) {
+  auto storage = make_memory_storage();
+  write_file(*storage, "shop.csv", shop_csv(9, 9, 7));
+  PrepareOptions options = shop_options("shop.csv", "log");
+  options.label_min = 1;
+  EXPECT_THAT(prepare(*storage, options).status().message(), HasSubstr("role label"));
+  options.schema.columns[4].role = ColumnRole::kLabel;
+  options.stay_s = 60;
+  EXPECT_THAT(prepare(*storage, options).status().message(), HasSubstr("not both"));
+  write_file(*storage, "s/seq.txt", "5 1 2 3\n");
+  auto timeless = lines_options(Format::kSequences, {"s"});
+  timeless.stay_s = 60;
+  EXPECT_THAT(prepare(*storage, timeless).status().message(), HasSubstr("times"));
+}
+
+// Version 1 is what logs were before there were second labels, and those without one still are.
+TEST(Prepare, LogWithoutSecondLabelIsOfTheVersionBefore) {
+  auto storage = make_memory_storage();
+  ASSERT_TRUE(shop_log(*storage));
+  const std::string text = read_file(*storage, "shop/log.json");
+  EXPECT_THAT(text, HasSubstr("\"version\":1"));
+  EXPECT_THAT(text, testing::Not(HasSubstr("second_label")));
+  PrepareOptions options = shop_options("shop.csv", "labelled");
+  options.schema.columns[4].role = ColumnRole::kLabel;
+  ASSERT_TRUE(prepare_log(*storage, options));
+  EXPECT_THAT(read_file(*storage, "labelled/log.json"), HasSubstr("\"version\":2"));
+}
+
 // More events than are merged at once, in order of time and mixed: two ways to the same log, but
 // for what the input's order decides.
 TEST(Prepare, InputInOrderOfTimeGivesTheLogThatAMixedOneGives) {

@@ -17,7 +17,8 @@ TEST(Schema, UnknownWordIsRefusedWithTheKnownOnes) {
   ASSERT_FALSE(role.ok());
   EXPECT_EQ(role.status().code(), Code::kInvalid);
   EXPECT_EQ(role.status().message(),
-            "unknown role 'usr'; known: user, item, category, time, numeric, context, ignore");
+            "unknown role 'usr'; known: user, item, category, time, numeric, context, label, "
+            "session, ignore");
 }
 
 TEST(Schema, TimesAreMillisecondsOfUtc) {

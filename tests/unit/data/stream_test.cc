@@ -511,6 +511,46 @@ TEST_F(StreamTest, ContextAndNumbersAreTheTargetsOwn) {
   EXPECT_NEAR(sum / double(count), 0, 0.1);
 }
 
+TEST_F(StreamTest, SecondLabelIsTheTargetsOwnAndOfNoNegative) {
+  StreamSpec spec = item_category_spec();
+  spec.second_label = true;
+  EXPECT_EQ(Stream::open(log_, spec).status().code(), Code::kInvalid) << "the log has none";
+  PrepareOptions options = shop_options("shop.csv", "stays");
+  options.stay_s = 0.5;
+  const auto log = prepare_log(*storage_, options);
+  std::map<std::uint64_t, float> label_of_row;
+  for (const Shard& shard : log->shards()) {
+    for (const Target& t : shard.train_targets) label_of_row[t.row] = shard.second_label[t.event];
+  }
+  std::vector<float> expected;  // in order of time
+  for (const auto& [row, label] : label_of_row) expected.push_back(label);
+  const auto stream = open_stream(log, spec);
+  Batch batch;
+  std::size_t first = 0, known = 0;
+  for (std::uint64_t seq = 0; seq < stream->batches(); ++seq) {
+    stream->build(seq, PartitionMap::even(3), batch);
+    std::size_t groups = 0;
+    for (const Part& part : batch.parts) {
+      ASSERT_EQ(part.second_label.size(), part.label.size());
+      for (std::int32_t g = 0; g < part.groups; ++g, ++groups) {
+        const float label = part.second_label[g * part.candidates];
+        const float wanted = expected[first + part.order[g]];
+        EXPECT_TRUE(label == wanted || (std::isnan(label) && std::isnan(wanted)));
+        known += !std::isnan(label);
+        for (std::int32_t k = 1; k < part.candidates; ++k) {
+          EXPECT_TRUE(std::isnan(part.second_label[g * part.candidates + k]));
+        }
+      }
+    }
+    first += groups;
+  }
+  EXPECT_EQ(first, expected.size());
+  EXPECT_GT(known, first / 2);
+  spec.second_label = false;
+  open_stream(log, spec)->build(0, PartitionMap::even(1), batch);
+  EXPECT_TRUE(batch.parts[0].second_label.empty()) << "nobody asked";
+}
+
 // Vectors for the even items of the shop.
 std::shared_ptr<const Content> even_content(const PreparedLog& log) {
   std::vector<std::int64_t> ids;

@@ -22,6 +22,9 @@ Description full() {
   d.model.head = {};
   d.model.dice = "moving";
   d.model.auxiliary_weight = 0.25f;
+  d.model.click_weight = 0.5f;
+  d.model.second_weight = 2;
+  d.second_label = "stay";
   d.tables = {{"item", 18, 100, 90, "rows/item.safetensors"}};
   d.model_file = "globo/1/model.onnx";
   d.history = 20;
@@ -41,7 +44,23 @@ TEST(Description, SurvivesItsText) {
   EXPECT_EQ(encode_description(read.value()), encode_description(full()));
   EXPECT_EQ(read.value().model.slots[1].name, "user");
   EXPECT_EQ(read.value().model.auxiliary_weight, 0.25f);
+  EXPECT_EQ(read.value().model.second_weight, 2);
+  EXPECT_EQ(read.value().second_label, "stay");
   EXPECT_EQ(read.value().newest_ms, 1'507'852'799'441);
+}
+
+TEST(Description, OfBeforeThereWereSecondTasksIsRead) {
+  Description d = full();
+  d.model.click_weight = 1;
+  d.model.second_weight = 0;
+  d.second_label.clear();
+  std::string text = encode_description(d);
+  const std::string weights = "\"click_weight\":1E0,\"second_weight\":0E0,";
+  ASSERT_NE(text.find(weights), std::string::npos) << text;
+  text.erase(text.find(weights), weights.size());
+  const auto read = decode_description(text, "export.json");
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(encode_description(read.value()), encode_description(d));
 }
 
 TEST(Description, AnotherVersionIsRefusedWithWhatToDo) {

@@ -82,6 +82,22 @@ TEST_F(AdjacencyTest, EndsWhereTrainingDoes) {
   EXPECT_EQ(adjacency_of(*log(true), -5, 0)->entries(), 0u);
 }
 
+TEST_F(AdjacencyTest, NeighboursOfAUserAndOfAnItemAreEachOthersByTheSameWeight) {
+  const data::NeighbourGraph graph = neighbours_of(*log(true), kEver, 2.0f);
+  EXPECT_EQ(graph.users, (std::vector<std::uint64_t>{10, 20, 30}));
+  EXPECT_EQ(graph.items, (std::vector<std::uint64_t>{5, 7, 9}));
+  EXPECT_EQ(graph.user_node(30), 2u);
+  EXPECT_EQ(graph.item_node(5), 3u);
+  EXPECT_EQ(graph.begin, (std::vector<std::uint64_t>{0, 1, 2, 4, 5, 7, 8}));
+  EXPECT_EQ(graph.neighbour, (std::vector<std::uint32_t>{4, 5, 3, 4, 2, 0, 2, 1}));
+  const double a = std::exp2(-1.0), b = std::exp2(-0.5), c = std::exp2(-1.5) + 1;
+  const std::vector<double> up_to = {a, b, b, b + c, b, a, a + c, b};
+  for (std::size_t e = 0; e < up_to.size(); ++e) {
+    EXPECT_NEAR(graph.weight_up_to[e], up_to[e], 1e-6) << e;
+  }
+  EXPECT_EQ(graph.key, (std::vector<std::uint64_t>{10, 20, 30, 5, 7, 9}));
+}
+
 // Nodes 0, 2, 5 with words 7, 9, 11; 2 is linked to both others, once in each direction to 5.
 class NodeTest : public ::testing::Test {
  protected:
@@ -126,6 +142,19 @@ TEST_F(NodeTest, MatricesAreOfLinksWithSelfLoopsAndOfTheShareOfEachWord) {
   EXPECT_EQ(x.begin, (std::vector<std::uint32_t>{0, 1, 4, 6}));
   EXPECT_EQ(x.column, (std::vector<std::uint32_t>{0, 0, 1, 2, 0, 1}));
   EXPECT_EQ(x.value, (std::vector<float>{1, third, third, third, 0.5f, 0.5f}));
+}
+
+TEST_F(NodeTest, NeighboursAreLinkedNodesWithoutItselfAndWordsDescribeThem) {
+  const auto log = prepare(kNodes, "0 2\n2 5\n5 2\n2 2\n").value();
+  const auto nodes = data::read_node_graph(*storage_, log->path()).value();
+  const data::NeighbourGraph graph = neighbours_of(*log, nodes).value();
+  EXPECT_EQ(graph.users, (std::vector<std::uint64_t>{0, 2, 5}));
+  EXPECT_TRUE(graph.items.empty());
+  EXPECT_EQ(graph.begin, (std::vector<std::uint64_t>{0, 1, 3, 4}));
+  EXPECT_EQ(graph.neighbour, (std::vector<std::uint32_t>{1, 0, 2, 1}));
+  EXPECT_EQ(graph.weight_up_to, (std::vector<float>{1, 1, 2, 1}));
+  EXPECT_EQ(graph.key_begin, (std::vector<std::uint64_t>{0, 1, 4, 6}));
+  EXPECT_EQ(graph.key, (std::vector<std::uint64_t>{7, 7, 9, 11, 7, 9}));
 }
 
 TEST_F(NodeTest, WhatIsNoGraphIsRefused) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "checkpoint/generation.h"
@@ -36,6 +37,9 @@ class Runs : public ::testing::Test {
                               {"user", data::ColumnRole::kUser, data::ColumnType::kInt},
                               {"item", data::ColumnRole::kItem, data::ColumnType::kInt},
                               {"category", data::ColumnRole::kCategory, data::ColumnType::kInt}};
+    ASSERT_TRUE(data::prepare(*context_.storage, options).ok());
+    options.stay_s = 3600;
+    options.out = path("stays");
     ASSERT_TRUE(data::prepare(*context_.storage, options).ok());
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
@@ -75,6 +79,45 @@ TEST_F(Runs, TrainToTheEndAndEvaluateAlikeForAnyNumberOfLanesAndTransport) {
   EXPECT_EQ(b.manifest.digest(), a.manifest.digest());
   const Outcome c = train(plan("c", {"cluster.lanes=2", "cluster.transport=tcp"}));
   EXPECT_EQ(c.manifest.digest(), a.manifest.digest());
+}
+
+TEST_F(Runs, SecondTaskTrainsAlikeForAnyNumberOfLanesAndThreads) {
+  const std::vector<std::string> fields = {"data.path=" + path("stays"), "model.second_weight=0.5"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.end(), fields.begin(), fields.end());
+    return more;
+  };
+  const Plan one = plan("one", with({"cluster.lanes=1", "cluster.threads=1"}));
+  const Outcome a = train(one);
+  const Outcome b = train(plan("three", with({"cluster.lanes=3", "cluster.threads=3"})));
+  EXPECT_EQ(b.manifest.digest(), a.manifest.digest());
+  EXPECT_EQ(b.training.second_tail.auc(), a.training.second_tail.auc());
+  // Those of training whose stay is known; of the held-out ones, each user's last, none is.
+  std::uint64_t known = 0;
+  for (const data::Shard& shard : one.log->shards()) {
+    for (const data::Target& t : shard.train_targets) {
+      known += std::isnan(shard.second_label[t.event]) ? 0 : 1;
+    }
+  }
+  EXPECT_GT(known, 100u);
+  EXPECT_EQ(a.training.second_head.samples() + a.training.second_tail.samples(), known);
+  EXPECT_EQ(a.held_out.second_head.samples(), 0u);
+  // By fold there are held-out targets with stays.
+  const Outcome fold = train(plan("fold", with({"data.folds=3"})));
+  EXPECT_GT(fold.held_out.second_head.samples(), 0u);
+  EXPECT_FALSE(std::isnan(fold.held_out.second_head.auc()));
+  EXPECT_NE(train(plan("clicks", {})).manifest.digest(), a.manifest.digest());
+}
+
+TEST_F(Runs, SecondTaskNeedsALogThatHasItsLabel) {
+  const std::string file = path("job.yaml");
+  plan("a", {});  // writes the job
+  Result<LoadedJob> job =
+      load_job(*context_.storage, file, {"data.path=" + path("prepared"), "model.second_weight=1"});
+  const Result<Plan> refused = make_plan(*context_.storage, std::move(job).value());
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), Code::kInvalid);
+  EXPECT_NE(refused.status().message().find("--stay"), std::string::npos);
 }
 
 TEST_F(Runs, WithoutOrderEveryBatchIsStillTrainedOnce) {

@@ -205,6 +205,52 @@ TEST(Models, MovingDiceAddsStatisticsAndTrainsTheSame) {
   EXPECT_EQ(moving.logits, published.logits);
 }
 
+TEST(Models, SecondHeadReadsWhatTheFirstReadsAndTrainsItToo) {
+  for (const char* kind : {"bst", "caser", "decay", "dien", "din", "dnn", "lstm"}) {
+    SCOPED_TRACE(kind);
+    ModelSpec spec = spec_of(kind);
+    const Step alone(spec);
+    EXPECT_EQ(alone.graph.second_logits(), nn::kNoTensor);
+    spec.second_weight = 0.5f;
+    const Step both(spec);
+    EXPECT_EQ(both.logits, alone.logits) << "the first head is as it was";
+    EXPECT_GT(both.output.loss, alone.output.loss);
+    for (std::size_t t = 0; t < both.dtables.size(); ++t) {
+      EXPECT_NE(both.dtables[t], alone.dtables[t]) << "table " << t;
+    }
+    for (const nn::ParamSpec& param : both.graph.params()) {
+      if (!param.name.starts_with("second/")) continue;
+      const std::span<const float> gradient =
+          std::span(both.ddense).subspan(param.offset, param.rows * param.cols);
+      EXPECT_TRUE(std::ranges::any_of(gradient, [](float x) { return x != 0; })) << param.name;
+    }
+    spec.click_weight = 0;  // stays alone
+    const Step stays(spec);
+    for (const nn::ParamSpec& param : stays.graph.params()) {
+      if (!param.name.starts_with("head/")) continue;
+      EXPECT_THAT(std::span(stays.ddense).subspan(param.offset, param.rows * param.cols),
+                  Each(0.0f));
+    }
+  }
+}
+
+TEST(Models, SecondHeadIsRefusedWhereThereIsNone) {
+  for (const char* kind : {"next", "mf", "sasrec", "counting"}) {
+    ModelSpec spec = spec_of(kind);
+    spec.second_weight = 1;
+    expect_invalid(spec, "has no head for a second label");
+  }
+  ModelSpec spec = spec_of("lstm");
+  spec.layers = 2;
+  spec.second_weight = 1;
+  expect_invalid(spec, "has no head for a second label");
+  spec = spec_of("din");
+  spec.click_weight = 0;
+  expect_invalid(spec, "give second_weight");
+  spec.second_weight = -1;
+  expect_invalid(spec, "second_weight");
+}
+
 TEST(Models, OnlyTheAuxiliaryLossAsksForNegatives) {
   ModelSpec spec = spec_of("dien");
   EXPECT_TRUE(build(spec).needs_negatives());

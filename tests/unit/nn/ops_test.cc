@@ -347,6 +347,79 @@ TEST(ClickLoss, BackwardMatchesFiniteDifference) {
   check_of(std::move(graph)).expect_gradients_match();
 }
 
+// A graph whose second task is a dense layer on the target, behind a click loss at either scope.
+Graph two_tasks(bool at_batch, float weight) {
+  Graph graph = small_graph();
+  TensorId x = target(graph);
+  if (at_batch) x = dice(graph, "dice", x, DiceStatistics::kBatch);
+  const TensorId logits = dense(graph, "first", x, 1), second = dense(graph, "second", x, 1);
+  graph.set_logits(logits);
+  graph.set_second_logits(second);
+  click_loss(graph, "loss", logits, 1.0f);
+  second_loss(graph, "second/loss", second, weight);
+  graph.finish();
+  return graph;
+}
+
+TEST(SecondLoss, BackwardMatchesFiniteDifference) {
+  for (const bool at_batch : {false, true}) {
+    check_of(two_tasks(at_batch, 0.75f)).expect_gradients_match();
+  }
+}
+
+TEST(SecondLoss, IsTheMeanOverThoseWhoseLabelIsKnown) {
+  const double without = check_of(two_tasks(false, 0)).train().loss;
+  StepCheck check = check_of(two_tasks(false, 0.75f));
+  const StepOutput output = check.train();
+  const std::span<const float> logits = second_logits(check.graph(), check.session());
+  ASSERT_EQ(logits.size(), check.logits().size());
+  double sum = 0;
+  std::size_t at = 0, known = 0;
+  for (const PartInput& part : check.batch().inputs()) {
+    for (const float label : part.second_label) {
+      const double p = 1 / (1 + std::exp(-logits[at++]));
+      if (std::isnan(label)) continue;
+      sum -= std::log(label > 0 ? p : 1 - p);
+      ++known;
+    }
+  }
+  EXPECT_GT(known, 1u);
+  EXPECT_LT(known, at) << "some are not known";
+  EXPECT_NEAR(output.loss - without, 0.75 * sum / static_cast<double>(known), 1e-6);
+}
+
+TEST(SecondLoss, NothingKnownIsNoLossAndNoGradient) {
+  const JaggedBatch batch([] {
+    Rng rng(3);
+    std::vector<JaggedGroup> groups = random_groups(rng, {3, 1}, 2, {5, 5, 5}, 2, 2);
+    for (JaggedGroup& group : groups) group.second_label.assign(2, NAN);
+    return std::vector<std::vector<JaggedGroup>>{groups};
+  }());
+  const Graph graph = two_tasks(true, 1);
+  Session session(graph);
+  std::vector<float> dense = graph.initial_dense(1), ddense(dense.size()), logits(4);
+  std::vector<std::vector<float>> rows, drows;
+  std::vector<ConstMatrix> tables;
+  std::vector<Matrix> dtables;
+  for (std::int32_t t = 0; t < graph.tables(); ++t) {
+    const std::int32_t width = graph.table_width(t);
+    rows.emplace_back(5 * width, 0.1f);
+    drows.emplace_back(5 * width);
+    tables.push_back({rows[t].data(), 5, width, width});
+    dtables.push_back({drows[t].data(), 5, width, width});
+  }
+  StepOutput output{dtables, ddense, logits};
+  InlineExecutor executor;
+  session.train({batch.inputs(), tables, dense}, executor, output);
+  EXPECT_NEAR(output.loss, output.cross_entropy, 1e-6);
+  for (const ParamSpec& param : graph.params()) {
+    if (!param.name.starts_with("second")) continue;
+    for (std::int32_t i = 0; i < param.rows * param.cols; ++i) {
+      EXPECT_EQ(ddense[param.offset + i], 0) << param.name;
+    }
+  }
+}
+
 TEST(ClickLoss, OfAPairIsTheMeanOverBothColumnsOfTheSoftmax) {
   Graph graph = small_graph();
   const TensorId pair =

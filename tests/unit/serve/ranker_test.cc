@@ -48,6 +48,21 @@ TEST_F(RankerTest, GivesTheBestOfAllCandidatesInOrder) {
   for (const Recommendation& r : all) EXPECT_TRUE(r.score > 0 && r.score < 1);
 }
 
+TEST_F(RankerTest, SecondScoreIsOfASecondTaskOnly) {
+  for (const Recommendation& r : rank(3, {.k = 5})) EXPECT_TRUE(std::isnan(r.second_score));
+  models::ModelSpec two = spec();
+  two.second_weight = 1;
+  SmallExport small(two);
+  CHECK(artefact::write_export(*storage_, small.contents(), artefact::Layout::kPlain, "two").ok());
+  const auto ranker = Ranker::create(Artefact::load(*storage_, "two").value()).value();
+  const auto ranked = ranker->rank(3, {.k = 1000}, executor_).value();
+  EXPECT_TRUE(std::ranges::is_sorted(ranked, std::greater(), &Recommendation::score));
+  for (const Recommendation& r : ranked) {
+    EXPECT_TRUE(r.second_score > 0 && r.second_score < 1);
+    EXPECT_NE(r.second_score, r.score);
+  }
+}
+
 TEST_F(RankerTest, ScoresAsTheSamePairIsScoredAlone) {
   const auto best = rank(3, {.k = 3});
   const auto history = artefact_->history(3);
