@@ -32,13 +32,13 @@ ModelSpec spec_of(const std::string& name, const Fixture& fixture) {
   const std::size_t variant = name.find('_');
   spec.kind = name == "lstm2" ? "lstm" : name.substr(0, variant);
   if (name == "next_bce") spec.cell = "lstm";
-  if (spec.kind == "dien" && variant != std::string::npos && spec.second_weight == 0)
-    spec.evolution = name.substr(variant + 1);
-  spec.layers = name == "lstm2" ? 2 : 1;
   if (name.ends_with("_second")) {
     spec.click_weight = 0.75f;
     spec.second_weight = 0.5f;
+  } else if (spec.kind == "dien" && variant != std::string::npos) {
+    spec.evolution = name.substr(variant + 1);
   }
+  spec.layers = name == "lstm2" ? 2 : 1;
   spec.slots = {{"item", 0, static_cast<std::int32_t>(widths[0]), true},
                 {"category", 1, static_cast<std::int32_t>(widths[1]), true}};
   spec.hidden = 8;
