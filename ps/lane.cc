@@ -914,6 +914,10 @@ struct Lane::Impl {
   }
 
   void on_stop(const net::Message& message) {
+    const wire::Stop& stop = message.header.stop();
+    const bool is_late =
+        stop.incarnation() != options.incarnation || stop.move() < last_move;
+    if (stop.incarnation() != 0 && is_late && !is_stopping) return;
     is_stopping = true;
     wire::Header h = header(message.header.request());
     h.mutable_stopped();

@@ -45,11 +45,19 @@ void Scaling::give_up(Post& post, const std::vector<LaneMember>& lanes, const st
   send_away(post, static_cast<std::uint32_t>(lanes.size()));
 }
 
+// It may come late: to the next process of this name, or after the lane was taken on after all.
+void Scaling::dismiss(Post& post, const LaneMember& lane, const std::string& why) const {
+  wire::Header header;
+  wire::Stop& stop = *header.mutable_stop();
+  stop.set_reason(why);
+  stop.set_incarnation(lane.incarnation);
+  stop.set_move(move_);
+  post.send(lane.name, std::move(header));
+}
+
 void Scaling::send_away(Post& post, std::uint32_t first) {
   for (auto spare = spares_.lower_bound(first); spare != spares_.end();) {
-    wire::Header stop;
-    stop.mutable_stop()->set_reason("the lane is not needed");
-    post.send(spare->second.name, std::move(stop));
+    dismiss(post, spare->second, "the lane is not needed");
     spare = spares_.erase(spare);
   }
 }
@@ -86,8 +94,10 @@ bool Scaling::on_stranger(Post& post, const std::string& peer, const wire::Heade
     if (peer != net::lane_name(hello.index())) return false;
     wire::Header answer;
     if (hello.setup() != 0) {  // its partitions are another's now
-      answer.mutable_stop()->set_reason("the lane is needed no more");
-      post.send(peer, std::move(answer));
+      LaneMember former;
+      former.name = peer;
+      former.incarnation = hello.incarnation();
+      dismiss(post, former, "the lane is needed no more");
       return true;
     }
     LaneMember& spare = spares_[hello.index()];
@@ -224,9 +234,7 @@ bool Scaling::is_complete(const std::vector<LaneMember>& lanes) const {
 
 void Scaling::take_over(Post& post, std::vector<LaneMember>& lanes) {
   while (lanes.size() > target_) {
-    wire::Header stop;
-    stop.mutable_stop()->set_reason("the lane is needed no more");
-    post.send(lanes.back().name, std::move(stop));
+    dismiss(post, lanes.back(), "the lane is needed no more");
     lanes.pop_back();
   }
   while (lanes.size() < target_) {

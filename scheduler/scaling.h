@@ -69,6 +69,7 @@ class Scaling {
   bool has_all(const std::vector<LaneMember>& lanes, wire::MoveStage stage) const;
   void join(Post& post, const std::vector<LaneMember>& lanes, const wire::LaneSetup& next);
   void order(Post& post, LaneMember member, const wire::Move& body);
+  void dismiss(Post& post, const LaneMember& lane, const std::string& why) const;
   void call_off(Post& post, const std::vector<LaneMember>& lanes);
   bool has_lost_a_spare(Post& post, std::size_t lanes) const;
 
