@@ -915,8 +915,7 @@ struct Lane::Impl {
 
   void on_stop(const net::Message& message) {
     const wire::Stop& stop = message.header.stop();
-    const bool is_late =
-        stop.incarnation() != options.incarnation || stop.move() < last_move;
+    const bool is_late = stop.incarnation() != options.incarnation || stop.move() < last_move;
     if (stop.incarnation() != 0 && is_late && !is_stopping) return;
     is_stopping = true;
     wire::Header h = header(message.header.request());

@@ -213,6 +213,28 @@ TEST_F(LaneTest, ASchedulerThatWasReplacedIsNotHeard) {
   EXPECT_TRUE(lane->finished());
 }
 
+// It was meant for the process before, or was sent before a change of lanes that needs this one.
+TEST_F(LaneTest, LateWordThatItIsNotNeededIsNotHeard) {
+  set_up(-1, 1);
+  const auto stop = [&](std::uint64_t incarnation, std::uint64_t move) {
+    wire::Header h;
+    h.mutable_stop()->set_incarnation(incarnation);
+    h.mutable_stop()->set_move(move);
+    tell("scheduler", h);
+  };
+  stop(kIncarnation + 1, 9);
+  EXPECT_TRUE(box.sent.empty());
+  wire::Header move;
+  move.mutable_move()->set_move(4);
+  move.mutable_move()->set_setup(1);
+  move.mutable_move()->mutable_next()->set_incarnation(kIncarnation);
+  tell("scheduler", move);
+  stop(kIncarnation, 3);
+  EXPECT_TRUE(box.sent.empty());
+  stop(kIncarnation, 4);
+  EXPECT_TRUE(box.take().header.has_stopped());
+}
+
 TEST_F(LaneTest, TellsANewSchedulerWhatItHolds) {
   lane->on_timer(now);
   EXPECT_EQ(box.take().header.hello().setup(), 0u);
