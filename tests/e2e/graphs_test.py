@@ -5,6 +5,7 @@ rows, scored alike by onnxruntime, and recommended; and what is most alike by an
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import unittest
@@ -31,7 +32,8 @@ class Graphs(harness.MeanderTest):
         return ended.err
 
     def same_by_onnxruntime(self, export):
-        done = subprocess.run([sys.executable, harness.ROOT / "tools" / "check_onnx.py", self.folder / export],
+        python = shutil.which("python3") or sys.executable  # that which tests/run has put first
+        done = subprocess.run([python, harness.ROOT / "tools" / "check_onnx.py", self.folder / export],
                               capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return json.loads(done.stdout)["samples"]
