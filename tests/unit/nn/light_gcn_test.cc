@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
 #include "nn/ops/rank_vectors.h"
 #include "tests/unit/nn/step_check.h"
+#include "tests/unit/nn/threads_executor.h"
 
 namespace meander::nn {
 namespace {
@@ -17,20 +17,6 @@ namespace {
 constexpr std::int32_t kNodes = StepCheck::kKeys, kWidth = 3, kCandidates = 2;
 constexpr std::int32_t kItems = 0, kUsers = 1;  // slots, and their tables
 const std::vector<std::vector<std::int32_t>> kParts = {{0, 0, 0}, {0, 0}};  // no histories
-
-class ThreadsExecutor final : public Executor {
- public:
-  void submit(std::function<void()> work, std::function<void()> done) override {
-    work();
-    done();
-  }
-  void parallel(std::size_t n, const std::function<void(std::size_t)>& body) override {
-    std::vector<std::thread> threads;
-    for (std::size_t i = n; i-- > 0;) threads.emplace_back([&body, i] { body(i); });
-    for (std::thread& thread : threads) thread.join();
-  }
-  std::size_t threads() const override { return 4; }
-};
 
 // User 3 has nothing, item 4 nobody.
 std::shared_ptr<const SparseMatrix> small_adjacency() {

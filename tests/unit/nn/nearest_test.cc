@@ -6,29 +6,15 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <thread>
 #include <vector>
 
 #include "common/rng.h"
+#include "tests/unit/nn/threads_executor.h"
 
 namespace meander::nn {
 namespace {
 
 constexpr std::int32_t kWidth = 19;
-
-class ThreadsExecutor final : public Executor {
- public:
-  void submit(std::function<void()> work, std::function<void()> done) override {
-    work();
-    done();
-  }
-  void parallel(std::size_t n, const std::function<void(std::size_t)>& body) override {
-    std::vector<std::thread> threads;
-    for (std::size_t i = n; i-- > 0;) threads.emplace_back([&body, i] { body(i); });
-    for (std::thread& thread : threads) thread.join();
-  }
-  std::size_t threads() const override { return 4; }
-};
 
 struct Vectors {
   Vectors(std::int32_t rows, std::uint64_t seed) : values(rows * kWidth) {

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 #include <vector>
 
 #include "nn/ops/broadcast.h"
@@ -13,6 +12,7 @@
 #include "nn/ops/product.h"
 #include "nn/sparse.h"
 #include "tests/unit/nn/step_check.h"
+#include "tests/unit/nn/threads_executor.h"
 
 namespace meander::nn {
 namespace {
@@ -54,20 +54,6 @@ class Around {
   // Groups 0 and 3 are of one node, and a node may be of a group and of a sample.
   std::vector<std::uint32_t> users_ = {0, 1, 2, 0, 3};
   std::vector<std::uint32_t> items_ = {2, 1, 3, 3, 0, 1, 2, 2, 1, 0};
-};
-
-class ThreadsExecutor final : public Executor {
- public:
-  void submit(std::function<void()> work, std::function<void()> done) override {
-    work();
-    done();
-  }
-  void parallel(std::size_t n, const std::function<void(std::size_t)>& body) override {
-    std::vector<std::thread> threads;
-    for (std::size_t i = n; i-- > 0;) threads.emplace_back([&body, i] { body(i); });
-    for (std::thread& thread : threads) thread.join();
-  }
-  std::size_t threads() const override { return 4; }
 };
 
 std::vector<SlotSpec> slots(std::int32_t width = kWidth) {

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <new>
-#include <thread>
 
 #include "nn/ops/affine.h"
 #include "nn/ops/click.h"
@@ -17,6 +16,7 @@
 #include "nn/ops/pool.h"
 #include "nn/ops/product.h"
 #include "tests/unit/nn/step_check.h"
+#include "tests/unit/nn/threads_executor.h"
 
 // Every allocation of this program is counted, for the test that there is none; but for the address
 // sanitizer, which wants to be the only one to replace the allocator.
@@ -56,21 +56,6 @@ void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::f
 
 namespace meander::nn {
 namespace {
-
-// Every index on a thread of its own, the last one first.
-class ThreadsExecutor final : public Executor {
- public:
-  void submit(std::function<void()> work, std::function<void()> done) override {
-    work();
-    done();
-  }
-  void parallel(std::size_t n, const std::function<void(std::size_t)>& body) override {
-    std::vector<std::thread> threads;
-    for (std::size_t i = n; i-- > 0;) threads.emplace_back([&body, i] { body(i); });
-    for (std::thread& thread : threads) thread.join();
-  }
-  std::size_t threads() const override { return 4; }
-};
 
 // Both scopes: pooled history and target, a layer, Dice, a layer.
 Graph small_model() {
