@@ -121,6 +121,7 @@ void check_model(Checker& check, const job::Model& model) {
   check_word(check, "model.activation", model.activation(), {"dice", "prelu", "relu"});
   check_word(check, "model.dice", model.dice(), {"batch", "moving"});
   check_word(check, "model.auxiliary_mean", model.auxiliary_mean(), {"padded", "real"});
+  check.range("model.l2", model.l2(), 0.0f, 1e6f);
   check.range("model.auxiliary_weight", model.auxiliary_weight(), 0.0f, 1e6f);
   check_word(check, "model.evolution", model.evolution(), {"augru", "aigru", "agru"});
   check_word(check, "model.cell", model.cell(), {"gru", "lstm"});

@@ -125,6 +125,7 @@ models::ModelSpec model_spec(const job::Model& model, const data::PreparedLog& l
   spec.activation = model.activation();
   spec.dice = model.dice();
   spec.auxiliary_weight = model.auxiliary_weight();
+  spec.l2 = model.l2();
   spec.auxiliary_mean = model.auxiliary_mean();
   spec.evolution = model.evolution();
   spec.cell = model.cell();

@@ -203,6 +203,10 @@ Status check_fields(const ModelSpec& spec) {
   if (!(spec.auxiliary_weight >= 0) || !std::isfinite(spec.auxiliary_weight)) {
     return invalid("auxiliary_weight must be 0 or more");
   }
+  if (!(spec.l2 >= 0) || !std::isfinite(spec.l2)) return invalid("l2 must be 0 or more");
+  if (spec.l2 > 0 && spec.kind != "mf") {
+    return invalid("model.l2 is of mf: other tables have train.optimizer.l2");
+  }
   if (!(spec.second_weight >= 0) || !std::isfinite(spec.second_weight)) {
     return invalid("second_weight must be 0 or more");
   }

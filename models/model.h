@@ -38,6 +38,7 @@ struct ModelSpec {
   // Of the click head: what its loss counts, and that of a second head for the second label of the
   // log, a mean over samples where it is known; 0: no second head.
   float click_weight = 1, second_weight = 0;
+  float l2 = 0;                 // of matrix factorisation: of a sample's rows, in the loss
   float dropout = 0;            // share of values set to 0 in training
   std::int32_t blocks = 2;      // of a transformer encoder
   std::int32_t heads = 1;       // of its attention; divides the width

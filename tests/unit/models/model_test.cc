@@ -400,6 +400,8 @@ TEST(Models, RefuseFieldsOutOfRange) {
   expect_invalid(with([](ModelSpec& s) { s.auxiliary_mean = "all"; }), "padded, real");
   expect_invalid(with([](ModelSpec& s) { s.auxiliary_weight = std::nanf(""); }),
                  "auxiliary_weight");
+  expect_invalid(with([](ModelSpec& s) { s.l2 = -1; }), "l2 must be 0 or more");
+  expect_invalid(with([](ModelSpec& s) { s.l2 = 1; }), "model.l2 is of mf");
   expect_invalid(with([](ModelSpec& s) { s.kind = "bst", s.positions = 0; }), "positions is 0");
   expect_invalid(with([](ModelSpec& s) { s.heads = 4; }), "heads is 4: must divide the width 7");
   expect_invalid(with([](ModelSpec& s) { s.kind = "sasrec", s.heads = 3; }), "divide the width 4");

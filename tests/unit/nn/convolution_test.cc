@@ -90,15 +90,19 @@ TEST(Convolution, AHistoryDoesNotDependOnTheOthers) {
 TEST(FactorScore, MatchesItsFormula) {
   OpHarness harness({2, 1}, 3);
   const TensorId a = harness.input(Rows::kSample, 7), b = harness.input(Rows::kSample, 7);
-  const TensorId out = factor_score(harness.graph, "score", a, b);
+  const TensorId out = factor_score(harness.graph, "score", a, b, 0.3f);
   harness.build({out});
   harness.expect_matches([&](OpHarness::Numbers& n) {
+    double squares = 0;
     for (std::int32_t r = 0; r < 6; ++r) {
       double sum = n.dense[0] + n.tensors[a][r * 7 + 6] + n.tensors[b][r * 7 + 6];
       for (std::int32_t j = 0; j < 6; ++j) sum += n.tensors[a][r * 7 + j] * n.tensors[b][r * 7 + j];
       n.tensors[out][r] = sum;
+      for (std::int32_t j = 0; j < 7; ++j) {
+        for (const TensorId x : {a, b}) squares += std::pow(n.tensors[x][r * 7 + j], 2);
+      }
     }
-    return 0.0;
+    return 0.3f * squares / 2 / 6;
   });
 }
 
