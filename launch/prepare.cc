@@ -6,8 +6,10 @@
 #include <CLI/Formatter.hpp>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "launch/cli.h"
+#include "launch/folder_lock.h"
 #include "launch/suggest.h"
 #include "launch/text.h"
 #include "launch/yaml.h"
@@ -163,16 +165,47 @@ Status parse_prepare_flags(std::vector<std::string> words, PrepareFlags& flags) 
   return {};
 }
 
-Result<data::PrepareReport> prepare_log(const Context& context, const PrepareFlags& flags) {
-  if (flags.format.empty()) return invalid("say what the input is: --format ml-1m, csv, ...");
-  if (flags.in.empty()) return invalid("say what to read: --in FILE or FOLDER");
-  if (flags.out.empty()) return invalid("say where to write: --out FOLDER");
+namespace {
+
+Result<data::PrepareReport> prepare_locked(const Context& context, const PrepareFlags& flags) {
   ASSIGN_OR_RETURN(const data::PrepareOptions options, to_options(*context.storage, flags));
   context.note("preparing " + join(flags.in) + " (" + flags.format + ") into " + flags.out);
   const TimePoint start = context.clock.now();
   ASSIGN_OR_RETURN(data::PrepareReport report, data::prepare(*context.storage, options));
   note_report(context, report, seconds(context.clock.now() - start));
   return report;
+}
+
+// Of one program at a time: two would write into the same unfinished log.
+Result<FolderLock> lock_folder_of(const Context& context, const std::string& out) {
+  const std::filesystem::path folder = (std::filesystem::path(out) / "").parent_path();
+  const std::string above = folder.has_parent_path() ? folder.parent_path().string() : ".";
+  RETURN_IF_ERROR(context.storage->make_directories(above));
+  return FolderLock::take(
+      above, [&] { context.note("waiting: another program prepares a log in " + above); });
+}
+
+Status check_given(const PrepareFlags& flags) {
+  if (flags.format.empty()) return invalid("say what the input is: --format ml-1m, csv, ...");
+  if (flags.in.empty()) return invalid("say what to read: --in FILE or FOLDER");
+  if (flags.out.empty()) return invalid("say where to write: --out FOLDER");
+  return {};
+}
+
+}  // namespace
+
+Result<data::PrepareReport> prepare_log(const Context& context, const PrepareFlags& flags) {
+  RETURN_IF_ERROR(check_given(flags));
+  ASSIGN_OR_RETURN(const FolderLock lock, lock_folder_of(context, flags.out));
+  return prepare_locked(context, flags);
+}
+
+Status prepare_if_missing(const Context& context, const PrepareFlags& flags) {
+  if (context.storage->exists(flags.out)) return {};
+  RETURN_IF_ERROR(check_given(flags));
+  ASSIGN_OR_RETURN(const FolderLock lock, lock_folder_of(context, flags.out));
+  if (context.storage->exists(flags.out)) return {};
+  return prepare_locked(context, flags).status();
 }
 
 }  // namespace meander::launch

@@ -31,5 +31,7 @@ Status parse_prepare_flags(std::vector<std::string> words, PrepareFlags& flags);
 // Prepares a log and says how it goes on standard error. Errors as data::prepare, and kInvalid for
 // ill-formed flags or schema.
 Result<data::PrepareReport> prepare_log(const Context& context, const PrepareFlags& flags);
+// The same, unless flags.out is there, or another program is just writing it: waits for that one.
+Status prepare_if_missing(const Context& context, const PrepareFlags& flags);
 
 }  // namespace meander::launch

@@ -26,9 +26,7 @@ Status ensure_prepared(const Context& context, const LoadedJob& job) {
   flags.format = data.source().format();
   flags.in.assign(data.source().in().begin(), data.source().in().end());
   flags.out = data.path();
-  Result<data::PrepareReport> report = prepare_log(context, flags);
-  if (!report.ok()) return std::move(report).status().context(job.place("data.source"));
-  return {};
+  return prepare_if_missing(context, flags).context(job.place("data.source"));
 }
 
 void note_start(const Context& context, const Plan& plan, const Start& start) {

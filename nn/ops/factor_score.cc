@@ -18,13 +18,7 @@ class FactorScore final : public Op {
  public:
   FactorScore(std::string name, Scope scope, TensorId a, TensorId b, TensorId out,
               std::int32_t factors, ParamId bias, float l2)
-      : name_(std::move(name)),
-        scope_(scope),
-        a_(a),
-        b_(b),
-        out_(out),
-        factors_(factors),
-        l2_(l2) {
+      : name_(std::move(name)), scope_(scope), a_(a), b_(b), out_(out), factors_(factors), l2_(l2) {
     bias_.id = bias;
   }
 
