@@ -250,7 +250,8 @@ class GraphSage:
         self.adam = torch.optim.Adam([self.table, self.bias0, self.kernel1, self.bias1], 0.01, fused=True)
         (begin, self.word, value, _), _ = csr(*features(data.has, (data.nodes, data.words)))
         self.begin, self.value, self.word = begin.numpy(), value.numpy(), self.word.numpy()
-        self.whole = Sparse(*features(data.has, (data.nodes, data.words)), "dense").whole if variant == "dense" else None
+        whole = Sparse(*features(data.has, (data.nodes, data.words)), "dense").whole
+        self.whole = whole if variant == "dense" else None
         self.samples = len(self.train)
 
     def described(self, nodes):
