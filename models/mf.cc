@@ -12,9 +12,7 @@ namespace meander::models {
 nn::Graph build_mf(const ModelSpec& spec) {
   nn::Graph graph(spec.slots, spec.numeric_features);
   const std::int32_t user = slots_of(spec, false).front();
-  const nn::TensorId item = nn::embedding(graph, "item", nn::Source::kTarget, {0});
-  const nn::TensorId owner = nn::embedding(graph, "user", nn::Source::kTarget, {user});
-  const nn::TensorId logits = nn::factor_score(graph, "score", owner, item, spec.l2);
+  const nn::TensorId logits = nn::factor_score(graph, "score", user, 0, spec.l2);
   graph.set_logits(logits);
   nn::click_loss(graph, "loss", logits, 1.0f);
   return graph;

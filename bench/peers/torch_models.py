@@ -151,8 +151,9 @@ class Dice(nn.Module):
         return x * (p + (1 - p) * self.alpha)
 
 
-def head(width):
-    return nn.Sequential(nn.Linear(width, 200), Dice(200), nn.Linear(200, 80), Dice(80), nn.Linear(80, 1))
+def head(width, first=200, second=80):
+    return nn.Sequential(nn.Linear(width, first), Dice(first), nn.Linear(first, second), Dice(second),
+                         nn.Linear(second, 1))
 
 
 def sigmoid_net(*widths):

@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 
 import synthetic
+import torch_history_models
 from torch_models import D, Lstm, MODELS
+
+MODELS = MODELS | torch_history_models.MODELS
 
 RATE = 1e-3
 
@@ -21,12 +24,18 @@ RATE = 1e-3
 class TorchBatch:
     """A batch as tensors, with the index of packed rows that packed variants need."""
 
-    def __init__(self, batch, model, packed):
+    def __init__(self, batch, model, variant):
         self.label = torch.from_numpy(batch.label)
         self.mask = torch.from_numpy(batch.mask)
+        self.targets = len(batch.label)
+        packed = variant in ("expert", "handwritten") and model not in torch_history_models.MODELS
         if packed:
             self.index(batch)
-        self.ids = self.ids_of(batch, model, packed)
+        elif variant == "bag":
+            torch_history_models.prepare_bag(self, batch.mask, batch.length)
+        elif model in torch_history_models.MODELS:
+            torch_history_models.prepare(self, batch.mask, batch.length)
+        self.ids = self.ids_of(batch, model, packed, variant == "bag")
 
     def index(self, batch):
         steps, samples = np.nonzero(batch.mask)  # time-major
@@ -38,12 +47,12 @@ class TorchBatch:
         self.before = torch.from_numpy(number[steps[self.sizes[0]:] - 1, samples[self.sizes[0]:]])
         self.last = torch.from_numpy(number[batch.length - 1, np.arange(len(batch.length))])
 
-    def ids_of(self, batch, model, packed):
+    def ids_of(self, batch, model, packed, bag):
         """{table: ids}, the ids of all fields of a table in one array, and the fields' shapes."""
         if model == "lstm":
             self.shapes = [batch.history.shape]
             return {"item": torch.from_numpy(batch.history.ravel())}
-        pick = (lambda x, m: x[m]) if packed else (lambda x, m: x)
+        pick = (lambda x, m: x.T[m.T]) if bag else (lambda x, m: x[m]) if packed else (lambda x, m: x)
         later = batch.mask.copy()
         later[0] = False
         fields = [batch.target, pick(batch.history, batch.mask)]
@@ -60,6 +69,22 @@ class TorchBatch:
         return [r.view(*s, -1) for r, s in zip(rows.split(sizes), self.shapes)]
 
 
+class Lookup:
+    """Rows of the tables beside each other; `places` is {table: (index of each id, weights, sparse gradient)}."""
+
+    def __init__(self, places):
+        self.places = places.values()
+
+    def rows(self, count):
+        """Of the first `count` ids."""
+        return torch.cat([F.embedding(i[:count], w, sparse=s) for i, w, s in self.places], 1)
+
+    def bag(self, batch, mode, weights=None):
+        """The sum or mean of each sample's ids, which come behind those of the targets."""
+        return torch.cat([F.embedding_bag(i[batch.targets:], w, batch.offsets, mode=mode, sparse=s,
+                                          per_sample_weights=weights) for i, w, s in self.places], 1)
+
+
 class SparseTables:
     def __init__(self, sizes, width, optimizer):
         self.tables = {name: torch.nn.Embedding(n, width, sparse=True) for name, n in sizes.items()}
@@ -69,8 +94,8 @@ class SparseTables:
         make = {"adam": torch.optim.SparseAdam, "adagrad": torch.optim.Adagrad}[optimizer]
         self.optimizer = make(weights, lr=RATE)
 
-    def pull(self, ids):
-        return {name: self.tables[name](i) for name, i in ids.items()}
+    def places(self, ids):
+        return {name: (i, self.tables[name].weight, True) for name, i in ids.items()}
 
     def push(self):
         self.optimizer.step()
@@ -89,14 +114,14 @@ class UniqueTables:
         self.state = {name: [torch.zeros_like(w) for _ in range(count)] for name, w in self.rows.items()}
         self.steps = 0
 
-    def pull(self, ids):
+    def places(self, ids):
         self.held = {}
         out = {}
         for name, i in ids.items():
             distinct, inverse = torch.unique(i, return_inverse=True)
             local = self.rows[name].index_select(0, distinct).requires_grad_()
             self.held[name] = (distinct, local)
-            out[name] = F.embedding(inverse, local)
+            out[name] = (inverse, local, False)
         return out
 
     def push(self):
@@ -136,14 +161,13 @@ class Trainer:
         torch.manual_seed(seed)
         self.precision = precision
         self.net = MODELS[model]()
-        packed = variant in ("expert", "handwritten")
-        self.batches = [TorchBatch(b, model, packed) for b in synthetic.make_batches(lengths, batch, count, seed)]
+        self.batches = [TorchBatch(b, model, variant) for b in synthetic.make_batches(lengths, batch, count, seed)]
         sizes = {"item": synthetic.ITEMS}
         if model != "lstm":
             sizes["category"] = synthetic.CATEGORIES
         self.tables = TABLES[tables](sizes, Lstm.WIDTH if model == "lstm" else D, optimizer)
         self.dense = torch.optim.Adam(self.net.parameters(), lr=RATE, fused=True)
-        self.loss = self.loss_of(variant)
+        self.loss, self.bags = self.loss_of(variant), variant == "bag"
         self.at = 0
 
     def loss_of(self, variant):
@@ -151,11 +175,19 @@ class Trainer:
             return self.net.padded
         if variant == "compiled":
             return self.net.compile()
+        if variant == "expert" and hasattr(self.net, "expert"):
+            return self.net.expert
+        if variant == "bag":
+            return self.net.bag
         return lambda rows, batch: self.net.packed(rows, batch, handwritten=variant == "handwritten")
 
     def backward(self, batch):
-        pulled = self.tables.pull(batch.ids)
-        rows = batch.fields(pulled["item"], pulled.get("category"))
+        places = self.tables.places(batch.ids)
+        if self.bags:
+            rows = Lookup(places)
+        else:
+            pulled = {name: F.embedding(i, w, sparse=s) for name, (i, w, s) in places.items()}
+            rows = batch.fields(pulled["item"], pulled.get("category"))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.loss(rows, batch)
         loss.backward()

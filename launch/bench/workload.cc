@@ -90,6 +90,13 @@ std::string slots(const Workload& workload) {
   return names;
 }
 
+// What some models have besides, as the jobs of examples/ have it.
+std::string more(const Workload& w) {
+  if (w.model == "bst") return "\n  heads: 4";
+  if (w.model == "decay") return "\n  decay: learned";
+  return "";
+}
+
 std::string job_yaml(const Workload& w) {
   const std::uint32_t width = is_lstm(w) ? 64 : 18, hidden = is_lstm(w) ? 64 : 36;
   const auto text = [](std::uint32_t value) { return std::to_string(value); };
@@ -98,7 +105,7 @@ std::string job_yaml(const Workload& w) {
          "}\n  test: {part: none}\nmodel:\n  kind: " + w.model +
          "\n  embedding: " + text(w.embedding != 0 ? w.embedding : width) +
          "\n  hidden: " + text(w.hidden != 0 ? w.hidden : hidden) +
-         "\n  layers: " + text(layers(w)) + "\n  slots: [" + slots(w) +
+         "\n  layers: " + text(layers(w)) + more(w) + "\n  slots: [" + slots(w) +
          "]\ntrain:\n  batch: " + text(w.batch) + "\n";
 }
 
@@ -174,7 +181,8 @@ double flop_per_sample(const Workload& workload, const nn::Graph& graph) {
 }
 
 void add_workload(CLI::App& command, Workload& w) {
-  command.add_option("--model", w.model, "dien, din, lstm or dnn")->capture_default_str();
+  command.add_option("--model", w.model, "dien, din, lstm, bst, caser, decay or dnn")
+      ->capture_default_str();
   command
       .add_option("--lengths", w.lengths,
                   "of histories: full (100), mean25 (exponential, mean 25), or a number")

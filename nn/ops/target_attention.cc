@@ -208,8 +208,7 @@ class TargetAttention final : public Op {
              width, d, false);
       k.gemm_tn(head.seen, d, dhead, dout.stride, at_.values.in(context.dparams) + h * width, d,
                 samples, d, width);
-      dots(context, s.dseen, s.dscore);
-      add_to_rows(context, head.weights, s.dseen);
+      dots_and_back(context, head.weights, s.dseen, s.dscore);
       softmax_backward(layout, s, scale(), head.weights, s.dscore);
       add_to_rows(context, s.dscore, head.query);
       std::fill_n(s.dquery, floats(samples, d), 0.0f);
@@ -258,6 +257,16 @@ class TargetAttention final : public Op {
     for_rows(context,
              [&](const float* x, float*, std::int32_t n, std::size_t pair, std::int32_t share) {
                kernels().pool_backward(out + pair, x, at_.d, of, at_.d, out + pair, nullptr, 0, n,
+                                       share, at_.d);
+             });
+  }
+  // Also the gradient of x_j += weight * the samples' rows of `of`, while both are at hand.
+  void dots_and_back(const OpContext& context, const float* weight, const float* of,
+                     float* out) const {
+    std::fill_n(out, context.layout->rows(Rows::kHistorySample) + context.layout->samples(), 0.0f);
+    for_rows(context,
+             [&](const float* x, float* dx, std::int32_t n, std::size_t pair, std::int32_t share) {
+               kernels().pool_backward(weight + pair, x, at_.d, of, at_.d, out + pair, dx, at_.d, n,
                                        share, at_.d);
              });
   }

@@ -5,8 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include "nn/ops/click.h"
 #include "nn/ops/factor_score.h"
 #include "tests/unit/nn/op_harness.h"
+#include "tests/unit/nn/step_check.h"
 
 namespace meander::nn {
 namespace {
@@ -87,23 +89,35 @@ TEST(Convolution, AHistoryDoesNotDependOnTheOthers) {
   }
 }
 
+// Rows of two tables, some of them named by several samples of one part and of two.
 TEST(FactorScore, MatchesItsFormula) {
-  OpHarness harness({2, 1}, 3);
-  const TensorId a = harness.input(Rows::kSample, 7), b = harness.input(Rows::kSample, 7);
-  const TensorId out = factor_score(harness.graph, "score", a, b, 0.3f);
-  harness.build({out});
-  harness.expect_matches([&](OpHarness::Numbers& n) {
-    double squares = 0;
-    for (std::int32_t r = 0; r < 6; ++r) {
-      double sum = n.dense[0] + n.tensors[a][r * 7 + 6] + n.tensors[b][r * 7 + 6];
-      for (std::int32_t j = 0; j < 6; ++j) sum += n.tensors[a][r * 7 + j] * n.tensors[b][r * 7 + j];
-      n.tensors[out][r] = sum;
-      for (std::int32_t j = 0; j < 7; ++j) {
-        for (const TensorId x : {a, b}) squares += std::pow(n.tensors[x][r * 7 + j], 2);
-      }
+  constexpr std::int32_t kWidth = 7;
+  constexpr float kL2 = 0.3f;
+  Graph graph({{"item", 0, kWidth, true}, {"user", 1, kWidth, false}}, 0);
+  const TensorId out = factor_score(graph, "score", 1, 0, kL2);
+  graph.set_logits(out);
+  click_loss(graph, "loss", out, 1.0f);
+  graph.finish();
+  StepCheck check(std::move(graph), {{2, 1}, {3, 1, 1}}, 3, 5);
+  const StepOutput output = check.train();
+  std::size_t at = 0;
+  double squares = 0;
+  std::vector<float> labels;
+  for (const PartInput& part : check.batch().inputs()) {
+    const auto& columns = part.columns[static_cast<int>(Source::kTarget)];
+    for (std::size_t r = 0; r < columns[0].size(); ++r, ++at) {
+      const float* item = &check.table(0)[columns[0][r] * kWidth];
+      const float* user = &check.table(1)[columns[1][r] * kWidth];
+      double sum = check.dense()[0] + item[kWidth - 1] + user[kWidth - 1];
+      for (std::int32_t j = 0; j + 1 < kWidth; ++j) sum += double{item[j]} * user[j];
+      ASSERT_NEAR(check.logits()[at], sum, 1e-5) << at;
+      for (std::int32_t j = 0; j < kWidth; ++j) squares += item[j] * item[j] + user[j] * user[j];
+      labels.push_back(part.label[r]);
     }
-    return 0.3f * squares / 2 / 6;
-  });
+  }
+  EXPECT_NEAR(output.loss,
+              binary_cross_entropy(check.logits(), labels) + kL2 * squares / 2 / double(at), 1e-5);
+  check.expect_gradients_match();
 }
 
 }  // namespace
