@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/ops/factor_score.h"
 
-#include <algorithm>
-#include <array>
 #include <memory>
-#include <numeric>
 #include <utility>
 
 #include "common/check.h"
@@ -40,9 +37,8 @@ class FactorScore final : public Op {
     each(context, [&](std::int32_t r, std::uint32_t of_a, std::uint32_t of_b) {
       const float* a = context.tables[a_.table].row(of_a);
       const float* b = context.tables[b_.table].row(of_b);
-      *out.row(r) = bias + a[factors_] + b[factors_];
-      kernels().pool_backward(out.row(r), a, 0, b, 0, out.row(r), nullptr, 0, 1, 1, factors_);
-      if (has_l2) squared += squares(a) + squares(b);
+      *out.row(r) = dot(a, b, factors_, bias + a[factors_] + b[factors_]);
+      if (has_l2) squared += dot(a, a, factors_ + 1, 0) + dot(b, b, factors_ + 1, 0);
     });
     if (has_l2) *context.loss += share(context) * squared / 2;
   }
@@ -107,11 +103,10 @@ class FactorScore final : public Op {
     const Layout& layout = *context.layout;
     return l2_ / static_cast<float>(layout.batch_groups * layout.candidates);
   }
-  // Sums side by side: one after another, each would wait for the one before.
-  double squares(const float* x) const {
-    std::array<float, 16> sums = {};
-    for (std::int32_t c = 0; c <= factors_; ++c) sums[c % 16] += x[c] * x[c];
-    return std::accumulate(sums.begin(), sums.end(), 0.0);
+  static float dot(const float* a, const float* b, std::int32_t n, float start) {
+    float out = 0;
+    kernels().row_dot(a, n, b, start, &out, 1, n);
+    return out;
   }
 
   std::string name_;

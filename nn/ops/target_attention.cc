@@ -208,7 +208,7 @@ class TargetAttention final : public Op {
              width, d, false);
       k.gemm_tn(head.seen, d, dhead, dout.stride, at_.values.in(context.dparams) + h * width, d,
                 samples, d, width);
-      dots_and_back(context, head.weights, s.dseen, s.dscore);
+      dots(context, s.dseen, s.dscore, head.weights);
       softmax_backward(layout, s, scale(), head.weights, s.dscore);
       add_to_rows(context, s.dscore, head.query);
       std::fill_n(s.dquery, floats(samples, d), 0.0f);
@@ -251,23 +251,16 @@ class TargetAttention final : public Op {
     body(own.data, down.data, layout.samples(), floats(layout.history_rows, layout.candidates), 1);
   }
 
-  // out of each pair = x_j . the sample's row of `of` (S, D).
-  void dots(const OpContext& context, const float* of, float* out) const {
-    std::fill_n(out, context.layout->rows(Rows::kHistorySample) + context.layout->samples(), 0.0f);
-    for_rows(context,
-             [&](const float* x, float*, std::int32_t n, std::size_t pair, std::int32_t share) {
-               kernels().pool_backward(out + pair, x, at_.d, of, at_.d, out + pair, nullptr, 0, n,
-                                       share, at_.d);
-             });
-  }
-  // Also the gradient of x_j += weight * the samples' rows of `of`, while both are at hand.
-  void dots_and_back(const OpContext& context, const float* weight, const float* of,
-                     float* out) const {
+  // out of each pair = x_j . the sample's row of `of` (S, D). With `weight`, of each pair, also the
+  // gradient of x_j += weight * the samples' rows of `of`, while both are at hand.
+  void dots(const OpContext& context, const float* of, float* out,
+            const float* weight = nullptr) const {
     std::fill_n(out, context.layout->rows(Rows::kHistorySample) + context.layout->samples(), 0.0f);
     for_rows(context,
              [&](const float* x, float* dx, std::int32_t n, std::size_t pair, std::int32_t share) {
-               kernels().pool_backward(weight + pair, x, at_.d, of, at_.d, out + pair, dx, at_.d, n,
-                                       share, at_.d);
+               const bool is_back = weight != nullptr;
+               kernels().pool_backward((is_back ? weight : out) + pair, x, at_.d, of, at_.d,
+                                       out + pair, is_back ? dx : nullptr, at_.d, n, share, at_.d);
              });
   }
   // The samples' rows of `to` += weight * x_j.
