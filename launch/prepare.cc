@@ -201,7 +201,6 @@ Result<data::PrepareReport> prepare_log(const Context& context, const PrepareFla
 }
 
 Status prepare_if_missing(const Context& context, const PrepareFlags& flags) {
-  if (context.storage->exists(flags.out)) return {};
   RETURN_IF_ERROR(check_given(flags));
   ASSIGN_OR_RETURN(const FolderLock lock, lock_folder_of(context, flags.out));
   if (context.storage->exists(flags.out)) return {};

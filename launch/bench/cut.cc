@@ -257,8 +257,7 @@ void add_cut(CLI::App& family, Context& context) {
       "meander bench cut --rows 5000000 --model dien",
       [options](const Settings& settings) { return run(*options, settings); });
   Workload& w = options->workload;
-  command.add_option("--model", w.model, "dien, din, lstm, bst, caser, decay or dnn")
-      ->capture_default_str();
+  command.add_option("--model", w.model, kWorkloadModels)->capture_default_str();
   command.add_option("--lengths", w.lengths, "as bench train")->capture_default_str();
   command.add_option("--batch", w.batch, "samples of a batch")->capture_default_str();
   command.add_option("--rows", options->rows, "that lie in the item table besides")

@@ -132,8 +132,7 @@ void add_serve(CLI::App& family, Context& context) {
       "meander bench serve --model dien --candidates 1000",
       [options](const Settings& settings) { return run(*options, settings); });
   Workload& w = options->workload;
-  command.add_option("--model", w.model, "dien, din, lstm, bst, caser, decay or dnn")
-      ->capture_default_str();
+  command.add_option("--model", w.model, kWorkloadModels)->capture_default_str();
   command.add_option("--lengths", w.lengths, "of histories: full, mean25 or a number")
       ->capture_default_str();
   command.add_option("--candidates", w.items, "items, all of which are scored for a request")

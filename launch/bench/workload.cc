@@ -181,8 +181,7 @@ double flop_per_sample(const Workload& workload, const nn::Graph& graph) {
 }
 
 void add_workload(CLI::App& command, Workload& w) {
-  command.add_option("--model", w.model, "dien, din, lstm, bst, caser, decay or dnn")
-      ->capture_default_str();
+  command.add_option("--model", w.model, kWorkloadModels)->capture_default_str();
   command
       .add_option("--lengths", w.lengths,
                   "of histories: full (100), mean25 (exponential, mean 25), or a number")

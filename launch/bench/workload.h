@@ -35,6 +35,9 @@ struct Workload {
   std::uint32_t samples = 16'384;  // in the log: passes over it repeat them
 };
 
+// What Workload::model may be, for people.
+constexpr const char* kWorkloadModels = "dien, din, lstm, bst, caser, decay or dnn";
+
 // Adds an option of `command` for each member.
 void add_workload(CLI::App& command, Workload& workload);
 
