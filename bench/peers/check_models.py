@@ -15,6 +15,7 @@ import torch
 import torch_graph_peer
 import torch_history_models
 from torch_models import head
+from variants import GRAPHS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TOLERANCE = 2e-5
@@ -150,7 +151,7 @@ def apart_gcn():
     nodes = int(max(fixture["links"].max(), fixture["words"][0].max())) + 1
     data, worst = graph_of(fixture, nodes), 0
     data.links = data.links.astype(np.int64)
-    for variant in torch_graph_peer.VARIANTS["gcn"]:
+    for variant in GRAPHS["gcn"]:
         net = torch_graph_peer.Gcn(variant, data)
         net.w0, net.w1 = (torch.nn.Parameter(torch.as_tensor(fixture[f"param/gcn/kernel{i}"])) for i in (0, 1))
         worst = max(worst, apart_of(net.scores(0.0), fixture))
@@ -168,7 +169,7 @@ def apart_graphsage():
         offsets = np.searchsorted(rows, np.arange(sizes[hop]))
         hops.append([torch.from_numpy(part) for part in (columns, fixture[f"hop/{hop}/share"], offsets)])
     worst, width = 0, fixture["table/1"].shape[1]
-    for variant in torch_graph_peer.VARIANTS["graphsage"]:
+    for variant in GRAPHS["graphsage"]:
         net = torch_graph_peer.GraphSage(variant, data)
         with torch.no_grad():
             net.table = torch.nn.Parameter(torch.as_tensor(fixture["table/1"][:data.words]))
@@ -185,7 +186,7 @@ def apart_graphsage():
 def apart_mf():
     """Each variant's first step against the plain one's loss and rows."""
     worst, reference = 0, None
-    for variant in torch_graph_peer.VARIANTS["mf"]:
+    for variant in GRAPHS["mf"]:
         torch.manual_seed(1)
         net = torch_graph_peer.Mf(variant)
         loss = net.step()

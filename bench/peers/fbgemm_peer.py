@@ -5,13 +5,14 @@ Exact row-wise Adagrad fused into the backward. Rows are addressed directly: no 
 admitted. `pull` is the forward, `both` forward and backward with its update.
 """
 import os
-import time
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation, PoolingMode
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (ComputeDevice,
                                                                     SplitTableBatchedEmbeddingBagsCodegen)
+
+from timing import measure_of
 
 torch.set_num_threads(int(os.environ.get("PEER_THREADS", "1")))
 REQUESTS = 64
@@ -47,13 +48,4 @@ def make(spec):
             embedding(keys, torch.arange(len(keys) + 1)).backward(gradient)
         return len(keys)
 
-    for _ in range(3):
-        one()
-
-    def measure(seconds):
-        rows, start = 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            rows += one()
-        return rows / spent
-
-    return measure
+    return measure_of(one, 3)

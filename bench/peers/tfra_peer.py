@@ -7,7 +7,6 @@ import ctypes
 import glob
 import os
 import sys
-import time
 
 # The wheel leaves symbols of the CUDA runtime open, on a CPU too; torch brings that library along.
 for folder in sys.path:
@@ -17,6 +16,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders_addons as tfra
+
+from timing import measure_of
 
 threads = int(os.environ.get("PEER_THREADS", "1"))
 tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -58,13 +59,4 @@ def make(spec):
         work(keys)
         return keys.shape[0]
 
-    for _ in range(3):
-        one()
-
-    def measure(seconds):
-        done, start = 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            done += one()
-        return done / spent
-
-    return measure
+    return measure_of(one, 3)

@@ -17,12 +17,13 @@ over nodes), for they are the step. No L2 in the optimizers, which ours have.
 """
 import functools
 import os
-import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from timing import measure_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.environ.get("MEANDER_DATA", os.path.join(ROOT, "../shared/data"))
@@ -283,21 +284,14 @@ class GraphSage:
 
 
 MODELS = {"mf": Mf, "gcn": Gcn, "graphsage": GraphSage}
-VARIANTS = {"mf": ("sparse", "dense", "shared", "own"), "gcn": ("coo", "csr", "dense", "own"),
-            "graphsage": ("bag", "dense")}
 
 
 def make(spec):
     torch.manual_seed(1)
     model = MODELS[spec["model"]](spec["variant"])
-    for _ in range(4):
+
+    def one():
         model.step()
+        return model.samples
 
-    def measure(seconds):
-        steps, start = 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            model.step()
-            steps += 1
-        return model.samples * steps / spent
-
-    return measure
+    return measure_of(one, 4)

@@ -174,5 +174,3 @@ def prepare_bag(batch, mask, length):
 
 
 MODELS = {"dnn": Dnn, "decay": Decay, "bst": Bst, "caser": Caser}
-VARIANTS = {"dnn": ("padded", "bag"), "decay": ("padded", "bag"), "bst": ("padded", "expert"),
-            "caser": ("padded", "expert")}
